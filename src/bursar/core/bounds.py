@@ -4,17 +4,10 @@ Owns the bounds on which holds rest: whatever usage an upstream reports within t
 prompt and output, its cost is at most `request_bound_nanos`. Must not know balances or keys.
 """
 
-from collections.abc import Iterator
-
 from bursar.core import money
 from bursar.core.prices import (
-    INPUT,
-    INPUT_PARTS,
     MAX_QUANTITY,
-    OUTPUT,
-    OUTPUT_PARTS,
     RATE_SCALE,
-    REQUESTS,
     InvalidQuantity,
     Price,
     RateTable,
@@ -47,13 +40,19 @@ def request_bound_nanos(price: Price, *, prompt_tokens: int, output_tokens: int)
     and a flat rate for `requests`; other meters are the caller's to add. Raises Unpriced
     where tokens have no rate, InvalidQuantity for counts or a result out of range.
     """
-    nanos = max(
-        _round_up_to_one(fixed + per_output * output_tokens)
-        for fixed, per_output in _lines(price, prompt_tokens, output_tokens)
-    )
+    _require_counts(prompt_tokens, output_tokens)
+    most = 0
+    for table in price.tables:
+        if table.above_input_tokens and prompt_tokens <= table.above_input_tokens:
+            break
+        scaled = _fixed(table, prompt_tokens)
+        if output_tokens:
+            scaled += output_tokens * _per_output(table)
+        most = max(most, scaled)
+    nanos = (2 * most + RATE_SCALE) // (2 * RATE_SCALE)
     if nanos > money.MAX_NANOS:
         raise InvalidQuantity("The request could cost more than any amount of money.")
-    return nanos
+    return 1 if most and not nanos else nanos
 
 
 def affordable_output(price: Price, *, prompt_tokens: int, nanos: int) -> int:
@@ -62,15 +61,22 @@ def affordable_output(price: Price, *, prompt_tokens: int, nanos: int) -> int:
     0 when not even the prompt fits; MAX_QUANTITY where output is free. Raises as
     request_bound_nanos.
     """
-    # round_half_up(n) <= nanos exactly when n is below nanos and a half; nothing but a
-    # bound of zero fits into no money, because any priced use costs at least one.
-    most = nanos * RATE_SCALE + (RATE_SCALE - 1) // 2 if nanos > 0 else 0
+    _require_counts(prompt_tokens, 0)
+    if nanos < 0:
+        return 0
+    # Half up rounds to at most `nanos` exactly what is below `nanos` and a half; and into no
+    # money fits only what costs nothing, because any priced use costs at least one.
+    most = nanos * RATE_SCALE + (RATE_SCALE - 1) // 2 if nanos else 0
     affordable = MAX_QUANTITY
-    for fixed, per_output in _lines(price, prompt_tokens, 1):
-        if fixed > most or nanos < 0:
+    for table in price.tables:
+        if table.above_input_tokens and prompt_tokens <= table.above_input_tokens:
+            break
+        room = most - _fixed(table, prompt_tokens)
+        if room < 0:
             return 0
+        per_output = _per_output(table)
         if per_output:
-            affordable = min(affordable, (most - fixed) // per_output)
+            affordable = min(affordable, room // per_output)
     return affordable
 
 
@@ -94,25 +100,20 @@ def _model_maximum(price: Price) -> int:
     return UNKNOWN_MAX_OUTPUT
 
 
-def _lines(price: Price, prompt_tokens: int, output_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield, for each tier in reach, the scaled cost of the prompt and of one output token."""
-    for count in (prompt_tokens, output_tokens):
-        if not 0 <= count <= MAX_QUANTITY:
-            raise InvalidQuantity(f"A token count must be from 0 to {MAX_QUANTITY}.")
-    for index, table in enumerate(price.tables):
-        if index and prompt_tokens <= table.above_input_tokens:
-            return
-        per_input = _dearest(table, INPUT, INPUT_PARTS) if prompt_tokens else 0
-        per_output = _dearest(table, OUTPUT, OUTPUT_PARTS) if output_tokens else 0
-        yield prompt_tokens * per_input + table.rates.get(REQUESTS, 0), per_output
+def _fixed(table: RateTable, prompt_tokens: int) -> int:
+    if not prompt_tokens:
+        return table.per_request
+    if table.most_input is None:
+        raise Unpriced("There is no rate for input tokens.")
+    return table.per_request + prompt_tokens * table.most_input
 
 
-def _dearest(table: RateTable, total: str, parts: tuple[str, ...]) -> int:
-    rates = [table.rates[meter] for meter in (total, *parts) if meter in table.rates]
-    if not rates:
-        raise Unpriced(f"There is no rate for {total}.")
-    return max(rates)
+def _per_output(table: RateTable) -> int:
+    if table.most_output is None:
+        raise Unpriced("There is no rate for output tokens.")
+    return table.most_output
 
 
-def _round_up_to_one(scaled: int) -> int:
-    return max(money.round_half_up(scaled, RATE_SCALE), 1) if scaled else 0
+def _require_counts(prompt_tokens: int, output_tokens: int) -> None:
+    if not (0 <= prompt_tokens <= MAX_QUANTITY and 0 <= output_tokens <= MAX_QUANTITY):
+        raise InvalidQuantity(f"A token count must be from 0 to {MAX_QUANTITY}.")

@@ -66,14 +66,18 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class RateTable:
-    """Every rate of one price or tier by meter; `charges` holds what cost_nanos multiplies.
+    """What is worked out once from the rates of a price, or of one of its tiers.
 
-    The charge of a part is its rate less its total's rate, so that totals need no splitting.
+    In `charges` a part has its rate less its total's rate, so that totals need no splitting.
+    `most_input` and `most_output` are the dearest rates of each direction, None without any.
     """
 
     above_input_tokens: int
     rates: Mapping[str, int] = field(hash=False)
     charges: Mapping[str, int] = field(hash=False)
+    most_input: int | None
+    most_output: int | None
+    per_request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +227,7 @@ def _compile(price: Price) -> tuple[RateTable, ...]:
     _require_valid(price, price.per_token)
     _require_valid(price, price.per_unit)
     rates = {**price.per_token, **price.per_unit}
-    tables = [RateTable(0, rates, _charges(rates))]
+    tables = [_table(0, rates)]
     for tier in price.tiers:
         above = tier.above_input_tokens
         if not tables[-1].above_input_tokens < above <= MAX_QUANTITY:
@@ -231,8 +235,7 @@ def _compile(price: Price) -> tuple[RateTable, ...]:
         if tier.per_token.keys() & price.per_unit.keys():
             raise InvalidPrice("A meter is priced either per token or per unit.")
         _require_valid(price, tier.per_token)
-        merged = {**rates, **tier.per_token}
-        tables.append(RateTable(above, merged, _charges(merged)))
+        tables.append(_table(above, {**rates, **tier.per_token}))
     return tuple(tables)
 
 
@@ -244,10 +247,14 @@ def _require_valid(price: Price, rates: Mapping[str, int]) -> None:
             raise InvalidPrice(f"The rate of {meter} is zero; only a free price may say so.")
 
 
-def _charges(rates: Mapping[str, int]) -> dict[str, int]:
+def _table(above: int, rates: dict[str, int]) -> RateTable:
     charges = dict(rates)
+    dearest: list[int | None] = []
     for total, parts in _FAMILIES:
         base = rates.get(total)
         if base is not None:
             charges.update((part, rates.get(part, base) - base) for part in parts)
-    return charges
+        family = [rates[meter] for meter in (total, *parts) if meter in rates]
+        dearest.append(max(family, default=None))
+    most_input, most_output = dearest
+    return RateTable(above, rates, charges, most_input, most_output, rates.get(REQUESTS, 0))
