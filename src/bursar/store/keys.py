@@ -1,0 +1,269 @@
+"""API keys: their rows, and what a presented secret gives access to.
+
+Owns the `keys` table. A key's credit limit is its allowance `key:<id>/cost/lifetime`, read beside
+it here and written by `store.allowances`. Must not know secrets (only their hashes), nor who may do
+what. A deleted key keeps its row, because usage points at it; operator keys belong to account 0,
+which is no customer's and has no row in `accounts`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.store import counters
+from bursar.store.database import ReadTx, WriteTx
+from bursar.store.tables import accounts, allowances, keys
+
+OPERATOR_ACCOUNT_ID: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A key as those who check secrets need it: its state, its account's, and its limits.
+
+    `allowances` are those of wallet, account, key and user, in the order of locking.
+    """
+
+    key_id: int
+    account_id: int
+    user_id: int | None
+    project_id: int | None
+    kind: str
+    name: str
+    is_enabled: bool
+    expires_ms: int | None
+    is_deleted: bool
+    account_status: str
+    time_zone: str
+    allowances: tuple[Allowance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as people see it; `credit_limit_nanos` None is unlimited."""
+
+    id: int
+    account_id: int
+    user_id: int | None
+    kind: str
+    name: str
+    prefix: str
+    last6: str
+    is_enabled: bool
+    created_ms: int
+    expires_ms: int | None
+    credit_limit_nanos: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeyRow:
+    """What is stored of a key that is being made."""
+
+    account_id: int
+    user_id: int | None
+    kind: str
+    name: str
+    secret_hash: bytes
+    prefix: str
+    last6: str
+    expires_ms: int | None
+
+
+async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | None:
+    """Return what the secret with this SHA-256 belongs to, deleted and disabled keys included."""
+    query = (
+        select(
+            keys.c.id,
+            keys.c.account_id,
+            keys.c.user_id,
+            keys.c.kind,
+            keys.c.name,
+            keys.c.is_enabled,
+            keys.c.expires_ms,
+            keys.c.deleted_ms,
+            func.coalesce(accounts.c.status, "active").label("account_status"),
+            func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
+        )
+        .select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
+        .where(keys.c.secret_hash == secret_hash)
+    )
+    row = (await tx.execute(query)).first()
+    if row is None:
+        return None
+    limits = await _list_limits(
+        tx, account_id=row.account_id, scopes=_scopes(key_id=row.id, user_id=row.user_id)
+    )
+    return CredentialRow(
+        key_id=row.id,
+        account_id=row.account_id,
+        user_id=row.user_id,
+        project_id=None,
+        kind=row.kind,
+        name=row.name,
+        is_enabled=bool(row.is_enabled),
+        expires_ms=row.expires_ms,
+        is_deleted=row.deleted_ms is not None,
+        account_status=row.account_status,
+        time_zone=row.time_zone,
+        allowances=limits,
+    )
+
+
+async def find_key(tx: ReadTx, *, account_id: int, key_id: int, kind: str) -> KeyRow | None:
+    """Return the account's key of this kind; None for a deleted, unknown or foreign one."""
+    query = _select_keys(keys.c.account_id == account_id, keys.c.id == key_id, keys.c.kind == kind)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else _key(row)
+
+
+async def list_keys(tx: ReadTx, *, account_id: int, kind: str) -> list[KeyRow]:
+    """Return the account's keys of this kind that are not deleted, oldest first."""
+    query = _select_keys(keys.c.account_id == account_id, keys.c.kind == kind)
+    return [_key(row) for row in await tx.execute(query.order_by(keys.c.id))]
+
+
+async def count_keys(tx: ReadTx, *, account_id: int, kind: str) -> int:
+    """Return how many keys of this kind the account has, deleted ones not counted."""
+    query = select(func.count()).where(
+        keys.c.account_id == account_id, keys.c.kind == kind, keys.c.deleted_ms.is_(None)
+    )
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def list_names(tx: ReadTx, *, account_id: int) -> dict[int, str]:
+    """Return the names of all keys that the account ever had, by id, for reports."""
+    query = select(keys.c.id, keys.c.name).where(keys.c.account_id == account_id)
+    return {row.id: row.name for row in await tx.execute(query)}
+
+
+async def insert_key(tx: WriteTx, *, new: NewKeyRow) -> int:
+    """Store a key, enabled, and return its id."""
+    key_id = await counters.advance(tx, name="keys")
+    await tx.execute(
+        insert(keys).values(
+            id=key_id,
+            account_id=new.account_id,
+            user_id=new.user_id,
+            kind=new.kind,
+            name=new.name,
+            secret_hash=new.secret_hash,
+            prefix=new.prefix,
+            last6=new.last6,
+            is_enabled=1,
+            created_ms=tx.now_ms,
+            expires_ms=new.expires_ms,
+        )
+    )
+    return key_id
+
+
+async def update_key(
+    tx: WriteTx,
+    *,
+    account_id: int,
+    key_id: int,
+    name: str,
+    is_enabled: bool,
+    expires_ms: int | None,
+) -> None:
+    """Replace what may change of a key; its limit is an allowance and not stored here."""
+    await tx.execute(
+        update(keys)
+        .where(keys.c.account_id == account_id, keys.c.id == key_id)
+        .values(name=name, is_enabled=int(is_enabled), expires_ms=expires_ms)
+    )
+
+
+async def delete_key(tx: WriteTx, *, account_id: int, key_id: int, kind: str) -> bool:
+    """Mark a key deleted for good; False when there is none that could be."""
+    statement = (
+        update(keys)
+        .where(
+            keys.c.account_id == account_id,
+            keys.c.id == key_id,
+            keys.c.kind == kind,
+            keys.c.deleted_ms.is_(None),
+        )
+        .values(deleted_ms=tx.now_ms)
+    )
+    return (await tx.execute(statement)).rowcount == 1
+
+
+def _select_keys(*conditions: ColumnElement[bool]) -> Select[*tuple[object, ...]]:
+    limit = and_(
+        allowances.c.account_id == keys.c.account_id,
+        allowances.c.scope == literal("key:") + cast(keys.c.id, Text),
+        allowances.c.resource == "cost",
+        allowances.c.window_name == "lifetime",
+        allowances.c.model == "",
+    )
+    return (
+        select(
+            keys.c.id,
+            keys.c.account_id,
+            keys.c.user_id,
+            keys.c.kind,
+            keys.c.name,
+            keys.c.prefix,
+            keys.c.last6,
+            keys.c.is_enabled,
+            keys.c.created_ms,
+            keys.c.expires_ms,
+            allowances.c.limit_amount,
+        )
+        .select_from(keys.outerjoin(allowances, limit))
+        .where(*conditions, keys.c.deleted_ms.is_(None))
+    )
+
+
+def _key(row: Row[*tuple[object, ...]]) -> KeyRow:
+    values = list(row)
+    values[7] = bool(values[7])
+    return KeyRow(*values)  # type: ignore[arg-type]
+
+
+def _scopes(*, key_id: int, user_id: int | None) -> tuple[str, ...]:
+    scopes = ("wallet", "account", f"key:{key_id}")
+    return scopes if user_id is None else (*scopes, f"user:{user_id}")
+
+
+async def _list_limits(
+    tx: ReadTx, *, account_id: int, scopes: tuple[str, ...]
+) -> tuple[Allowance, ...]:
+    columns = (
+        allowances.c.scope,
+        allowances.c.resource,
+        allowances.c.window_name,
+        allowances.c.model,
+        allowances.c.limit_amount,
+        allowances.c.used,
+        allowances.c.leased,
+        allowances.c.window_start_ms,
+    )
+    query = select(*columns).where(
+        allowances.c.account_id == account_id, allowances.c.scope.in_(scopes)
+    )
+    rows = [
+        Allowance(AllowanceRef(account_id, *row[:4]), *row[4:])  # type: ignore[call-arg]
+        for row in await tx.execute(query)
+    ]
+    # Sorted here and not by the database, whose collation may order scopes otherwise than Python.
+    return tuple(sorted(rows, key=lambda row: _order(row.ref)))
+
+
+def _order(ref: AllowanceRef) -> tuple[int, str, str, str, str]:
+    return (ref.account_id, ref.scope, ref.resource, ref.window, ref.model)
