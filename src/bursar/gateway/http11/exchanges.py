@@ -1,0 +1,141 @@
+"""One request's answer while it arrives and after.
+
+Owns the buffered body, its limits and the one task that may wait for more of it. Must not know
+sockets or parsing: a `Line` fills it, and is told to go on or to give up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from bursar.gateway.upstream import FailureKind, UpstreamError
+
+PAUSE_ABOVE = 65_536
+
+
+class Line(Protocol):
+    """What carries an exchange: a connection, or a fake one."""
+
+    def resume(self) -> None:
+        """Read on after a pause."""
+        ...
+
+    def fail(self, kind: FailureKind, message: str, *, request_sent: bool = True) -> None:
+        """End the exchange with an error."""
+        ...
+
+
+class Exchange:
+    """One request's answer, an `UpstreamResponse`; may outlive the connection that carried it."""
+
+    __slots__ = (
+        "_loop",
+        "_waiter",
+        "buffered",
+        "ceiling",
+        "chunks",
+        "connection",
+        "content_length",
+        "ends_with_connection",
+        "error",
+        "headers",
+        "heard_at",
+        "is_complete",
+        "is_stale",
+        "max_body",
+        "reads_whole",
+        "sent_at",
+        "status",
+        "transfer_encoding",
+    )
+
+    def __init__(self, connection: Line, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.error: UpstreamError | None = None
+        self.is_complete = False
+        self.is_stale = False
+        self.content_length = -1
+        self.transfer_encoding = b""
+        self.ends_with_connection = False
+        self.sent_at = loop.time()
+        self.heard_at = 0.0
+        self.chunks: list[bytes] = []
+        self.buffered = 0
+        self.ceiling = PAUSE_ABOVE
+        self.max_body = max_body
+        self.reads_whole = False
+        self.connection: Line | None = connection
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def head(self) -> None:
+        """Wait until status and headers are there or the exchange has failed."""
+        while not self.status and self.error is None:
+            await self._news()
+
+    async def read(self) -> bytes:
+        """Return the whole body; see `UpstreamResponse.read`."""
+        if self.connection is not None:
+            await self._rest()
+        if self.error is not None:
+            raise self.error
+        if self.buffered > self.max_body:
+            raise self._too_large()
+        return self._take()
+
+    async def next_chunk(self) -> bytes:
+        """Return what has arrived; see `UpstreamResponse.next_chunk`."""
+        while not self.chunks:
+            if self.error is not None:
+                raise self.error
+            if self.is_complete:
+                return b""
+            await self._news()
+        chunk = self._take()
+        if self.connection is not None:
+            self.connection.resume()
+        return chunk
+
+    def abort(self) -> None:
+        """End the exchange now; see `UpstreamResponse.abort`."""
+        if self.connection is not None:
+            self.connection.fail("closed", "the call was given up")
+
+    def wake(self) -> None:
+        """Tell whoever waits that something has changed."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _rest(self) -> None:
+        self.reads_whole = True
+        self.ceiling = self.max_body
+        if max(self.content_length, self.buffered) > self.max_body:
+            self.abort()
+            raise self._too_large()
+        while self.connection is not None:
+            self.connection.resume()
+            await self._news()
+
+    async def _news(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+
+    def _take(self) -> bytes:
+        chunks = self.chunks
+        taken = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.buffered = 0
+        return taken
+
+    def _too_large(self) -> UpstreamError:
+        message = f"the upstream's answer is larger than {self.max_body} bytes"
+        return UpstreamError("too_large", message, request_sent=True)
