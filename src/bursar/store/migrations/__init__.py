@@ -1,0 +1,112 @@
+"""Bringing a database to the schema that this program speaks.
+
+Owns when and how migrations run: one transaction, one runner at a time, all or nothing, on both
+databases. Must not know what a migration changes (that is `versions`). Needs no configuration
+file: the scripts lie beside this module, in a checkout and in an installed wheel alike.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, inspect
+
+from bursar.core.errors import Conflict, Unavailable
+from bursar.store import partitions
+from bursar.store.database import POSTGRESQL, Database, WriteTx
+
+_LOCK_ID = 0x6275_7273_6172  # "bursar"
+_LOCK_POLL_S = 0.1
+_LOCK_POLLS = 600
+# A table in use makes the migration give up instead of making every request queue behind it.
+_TABLE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
+
+
+async def upgrade(database: Database) -> str | None:
+    """Bring the schema to this program's revision and return the one it had before.
+
+    Everything happens in one transaction: a killed upgrade leaves nothing behind, and of several
+    servers that start at once one migrates and the others wait. Raises Conflict
+    (`database_newer`) for a database that a newer program has migrated, and Unavailable
+    (`migration_locked`) when another migration takes longer than a minute.
+    """
+    async with database.write() as tx:
+        if tx.dialect == POSTGRESQL:
+            await _lock(tx)
+        before = await tx.connection.run_sync(_upgrade)
+        await partitions.ensure(tx, now_ms=tx.now_ms)
+    return before
+
+
+async def current(database: Database) -> str | None:
+    """The database's revision; None when no migration has ever run."""
+    async with database.read() as tx:
+        return await tx.connection.run_sync(_current)
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the database has exactly this program's schema."""
+    return await current(database) == head()
+
+
+def head() -> str:
+    """The revision that this program speaks."""
+    revision = _scripts().get_current_head()
+    if revision is None:
+        raise Unavailable("migrations_missing", "The migrations are missing; install Bursar again.")
+    return str(revision)
+
+
+async def _lock(tx: WriteTx) -> None:
+    # Polled, not waited for: a blocked statement would run into the driver's own time-out.
+    for _ in range(_LOCK_POLLS):
+        taken = await tx.driver("SELECT pg_try_advisory_xact_lock($1)", (_LOCK_ID,))
+        if taken.scalar_one():
+            await tx.driver(_TABLE_LOCK_TIMEOUT)
+            return
+        await asyncio.sleep(_LOCK_POLL_S)
+    raise Unavailable(
+        "migration_locked", "Another server is still migrating this database; try again later."
+    )
+
+
+def _upgrade(connection: Connection) -> str | None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = _config()
+    before = _current(connection)
+    known = ScriptDirectory.from_config(config)
+    if before is not None and before not in {script.revision for script in known.walk_revisions()}:
+        raise Conflict(
+            "database_newer",
+            f"The database has revision {before}, which this version of Bursar does not know; "
+            "install the version that migrated it, or a newer one.",
+        )
+    if before != known.get_current_head():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return before
+
+
+def _current(connection: Connection) -> str | None:
+    from alembic.runtime.migration import MigrationContext
+
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _scripts() -> Any:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
