@@ -21,11 +21,11 @@ class Resource(StrEnum):
     CONCURRENCY = "concurrency"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class AllowanceRef:
-    """Which allowance: `scope` is "account", "project:9", "user:5" or "key:12".
+    """Which allowance: `scope` is "wallet", "account", "project:9", "user:5" or "key:12".
 
-    `model` "" means every model.
+    `model` "" means every model. Refs sort in the order in which rows are locked.
     """
 
     account_id: int
@@ -62,18 +62,21 @@ class Allowance:
         return None if self.limit is None else _free(self)
 
 
-def take(a: Allowance, need: int, want: int, *, partial: bool = False) -> tuple[Allowance, int]:
+def take(
+    a: Allowance, need: int, want: int, *, demand: int = 0, partial: bool = False
+) -> tuple[Allowance, int]:
     """Lease at least `need` and at best `want`; return the row after it and the amount.
 
-    A lease beyond the need is at most an eighth of what is free, so leases shrink towards
-    the end and the last unit can be spent. Too little free: 0, or with `partial` all of it.
+    `demand` is what waiting requests ask for together: it is granted as far as it is free. A
+    lease beyond that is at most an eighth of what is free, so leases shrink towards the end
+    and the last unit can be spent. Less free than `need`: 0, or with `partial` all of it.
     """
-    _require(need >= 0 and want >= 0, a, "a lease cannot be negative")
+    _require(need >= 0 and want >= 0 and demand >= 0, a, "a lease cannot be negative")
     free = _free(a)
     if free < need:
         granted = free if partial else 0
     else:
-        granted = min(free, max(need, min(want, free // 8)))
+        granted = min(free, max(need, demand, min(want, free // 8)))
     return _checked(replace(a, leased=a.leased + granted)), granted
 
 

@@ -64,11 +64,7 @@ def round_half_up(numerator: int, denominator: int) -> int:
     Raises InvariantViolated for a negative numerator or a denominator below one.
     """
     if numerator < 0 or denominator < 1:
-        raise InvariantViolated(
-            "invariant_violated",
-            "A negative amount cannot be rounded.",
-            detail=f"{numerator}/{denominator}",
-        )
+        raise InvariantViolated("invariant_violated", "A negative amount cannot be rounded.")
     return (2 * numerator + denominator) // (2 * denominator)
 
 

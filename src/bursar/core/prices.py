@@ -106,6 +106,9 @@ class Price:
             raise InvalidPrice("A price needs at least one rate.")
         if self.per_token.keys() & self.per_unit.keys():
             raise InvalidPrice("A meter is priced either per token or per unit.")
+        for tokens in (self.context_window, self.max_output_tokens):
+            if tokens is not None and not 0 < tokens <= MAX_QUANTITY:
+                raise InvalidPrice("A window or an output limit must be a count of tokens.")
         object.__setattr__(self, "tables", _compile(self))
 
     @property

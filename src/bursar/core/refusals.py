@@ -84,17 +84,18 @@ class Reason(StrEnum):
         errors.RateRefused,
         "A rate limit is reached. Try again after it resets.",
     )
-    CREDIT_HELD = (
-        "credit_held",
-        "credit_held",
-        errors.RateRefused,
-        "Requests in flight hold the rest of the credit. Try again when they have ended.",
-    )
+    # Money that is gone goes before money that is held: waiting would not help the caller.
     QUOTA = (
         "quota",
         "insufficient_quota",
         errors.MoneyRefused,
         "The credit that applies to this request is used up.",
+    )
+    CREDIT_HELD = (
+        "credit_held",
+        "credit_held",
+        errors.RateRefused,
+        "Requests in flight hold the rest of the credit. Try again when they have ended.",
     )
     STALE = (
         "stale",

@@ -1,0 +1,1 @@
+"""Pure rules, held by tables and by properties over generated values."""

@@ -1,0 +1,178 @@
+"""No request costs more than its bound, and what is said to be affordable is."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bursar.core import bounds, prices
+from bursar.core.money import MAX_NANOS
+from bursar.core.prices import Price, Tier
+from tests.core.pricing import (
+    MINI,
+    OUTPUTS,
+    PROMPTS,
+    chat_prices,
+    per_million,
+    per_unit,
+    priced,
+    usages,
+)
+
+MONEY = st.integers(0, 1000) | st.integers(0, 10**12) | st.integers(0, MAX_NANOS)
+
+
+@pytest.mark.parametrize(
+    ("body_bytes", "has_media", "window", "tokens"),
+    [
+        (100, False, None, 100),
+        (100, False, 128_000, 100),
+        (500_000, False, 128_000, 128_000),
+        (100, True, 128_000, 128_000),
+        (500_000, True, 128_000, 128_000),
+        (100, True, None, bounds.UNKNOWN_CONTEXT_WINDOW),
+        (0, False, 10, 0),
+    ],
+)
+def test_a_prompt_is_bounded_by_its_bytes_and_the_window(
+    body_bytes: int, has_media: bool, window: int | None, tokens: int
+) -> None:
+    found = bounds.prompt_bound(body_bytes, has_media=has_media, context_window=window)
+    assert found == tokens
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output", "nanos"),
+    [(0, 0, 0), (1, 0, 150), (0, 1, 600), (1000, 500, 450_000)],
+)
+def test_the_bound_of_a_plain_request(prompt: int, output: int, nanos: int) -> None:
+    found = bounds.request_bound_nanos(MINI, prompt_tokens=prompt, output_tokens=output)
+    assert found == nanos
+
+
+def test_the_bound_takes_the_dearest_part_tier_and_the_flat_rate() -> None:
+    tiers = (
+        Tier(1000, per_million(input_tokens="2", output_audio_tokens="50")),
+        Tier(2000, per_million(input_tokens="1")),
+    )
+    price = priced(
+        per_million(input_tokens="1", cache_write_tokens="1.25", output_tokens="8"),
+        units=per_unit(requests="0.001"),
+        tiers=tiers,
+    )
+
+    def bound(prompt: int) -> int:
+        return bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=100)
+
+    assert bound(1000) == 1_000_000 + 1250 * 1000 + 8000 * 100
+    assert bound(1001) == 1_000_000 + 2000 * 1001 + 50_000 * 100
+    assert bound(2001) == 1_000_000 + 2000 * 2001 + 50_000 * 100
+
+
+@settings(max_examples=400)
+@given(st.data(), chat_prices(), PROMPTS, OUTPUTS)
+def test_no_usage_within_the_counts_costs_more_than_the_bound(
+    data: st.DataObject, price: Price, prompt: int, output: int
+) -> None:
+    try:
+        most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+    except prices.InvalidQuantity:
+        return
+    usage = data.draw(usages(prompt, output))
+    assert prices.cost_nanos(price, usage) <= most
+
+
+@example(MINI, 0, 0)
+@example(MINI, 0, 599)
+@example(MINI, 0, 600)
+@settings(max_examples=400)
+@given(chat_prices(), PROMPTS, MONEY)
+def test_affordable_output_fits_and_one_token_more_does_not(
+    price: Price, prompt: int, nanos: int
+) -> None:
+    tokens = bounds.affordable_output(price, prompt_tokens=prompt, nanos=nanos)
+
+    def fits(output: int) -> bool:
+        try:
+            most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+        except prices.InvalidQuantity:
+            return False
+        return most <= nanos
+
+    assert tokens == 0 or fits(tokens)
+    assert tokens == prices.MAX_QUANTITY or not fits(tokens + 1)
+
+
+def test_nothing_is_affordable_without_money_but_what_is_free() -> None:
+    assert bounds.affordable_output(MINI, prompt_tokens=1, nanos=0) == 0
+    assert bounds.affordable_output(MINI, prompt_tokens=0, nanos=-1) == 0
+    free = priced(per_million(input_tokens="0", output_tokens="0"), is_free=True)
+    assert bounds.affordable_output(free, prompt_tokens=10, nanos=0) == prices.MAX_QUANTITY
+    assert bounds.affordable_output(free, prompt_tokens=10, nanos=-1) == 0
+    assert bounds.request_bound_nanos(free, prompt_tokens=10, output_tokens=10) == 0
+
+
+@pytest.mark.parametrize(
+    ("free_nanos", "tokens"),
+    [
+        (10**12, 16_384),  # plenty: the model's own maximum
+        (600 * 20_000, 10_000),  # half of the credit
+        (600 * 2_048, 1_024),  # half is just enough to be useful
+        (600 * 2_046, 2_046),  # half would not be: all of it
+        (600 * 5, 5),
+        (600, 1),
+        (599, None),
+        (0, None),
+        (-5, None),
+    ],
+)
+def test_a_request_without_a_limit_gets_half_of_the_credit_or_all_of_little(
+    free_nanos: int, tokens: int | None
+) -> None:
+    assert bounds.default_output(MINI, prompt_tokens=0, free_nanos=free_nanos) == tokens
+
+
+@pytest.mark.parametrize(
+    ("window", "maximum", "tokens"),
+    [
+        (None, None, bounds.UNKNOWN_MAX_OUTPUT),
+        (2048, None, 2048),
+        (128_000, None, bounds.UNKNOWN_MAX_OUTPUT),
+        (2048, 512, 512),
+    ],
+)
+def test_an_unknown_maximum_is_modest(window: int | None, maximum: int | None, tokens: int) -> None:
+    price = Price(9, "m", "", MINI.per_token, {}, window, maximum, 0, "test")
+    assert bounds.default_output(price, prompt_tokens=10, free_nanos=10**15) == tokens
+
+
+@given(chat_prices(), PROMPTS, MONEY)
+def test_the_default_output_is_always_affordable(price: Price, prompt: int, free: int) -> None:
+    tokens = bounds.default_output(price, prompt_tokens=prompt, free_nanos=free)
+    if tokens is None:
+        assert bounds.affordable_output(price, prompt_tokens=prompt, nanos=free) == 0
+    else:
+        assert 0 < tokens <= bounds.affordable_output(price, prompt_tokens=prompt, nanos=free)
+
+
+def test_tokens_without_a_rate_have_no_bound() -> None:
+    embedding = priced(per_million(input_tokens="0.02"))
+    assert bounds.request_bound_nanos(embedding, prompt_tokens=50, output_tokens=0) == 1000
+    with pytest.raises(prices.Unpriced):
+        bounds.request_bound_nanos(embedding, prompt_tokens=50, output_tokens=1)
+    with pytest.raises(prices.Unpriced):
+        bounds.affordable_output(embedding, prompt_tokens=50, nanos=10**9)
+    documents = priced({}, units=per_unit(documents="0.01"))
+    with pytest.raises(prices.Unpriced):
+        bounds.request_bound_nanos(documents, prompt_tokens=1, output_tokens=0)
+
+
+@pytest.mark.parametrize(("prompt", "output"), [(-1, 0), (0, -1), (10**16, 0), (0, 10**18)])
+def test_counts_out_of_range_have_no_bound(prompt: int, output: int) -> None:
+    with pytest.raises(prices.InvalidQuantity):
+        bounds.request_bound_nanos(MINI, prompt_tokens=prompt, output_tokens=output)
+
+
+def test_a_bound_beyond_all_money_is_refused() -> None:
+    dear = priced(per_million(input_tokens="1000000", output_tokens="1000000"))
+    with pytest.raises(prices.InvalidQuantity):
+        bounds.request_bound_nanos(dear, prompt_tokens=0, output_tokens=10**10)

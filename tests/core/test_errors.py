@@ -1,0 +1,27 @@
+"""One class for each reaction that a caller can have; detail stays inside."""
+
+import pytest
+
+from bursar.core import errors
+
+
+def test_the_tree_is_as_drawn_at_the_top_of_its_file() -> None:
+    drawn = errors.__doc__ or ""
+    for kind in errors.BursarError.__subclasses__():
+        assert f"── {kind.__name__} " in drawn
+        assert kind.__subclasses__() == []
+    assert drawn.count("── ") == len(errors.BursarError.__subclasses__())
+
+
+@pytest.mark.parametrize("kind", errors.BursarError.__subclasses__())
+def test_detail_is_kept_but_not_shown(kind: type[errors.BursarError]) -> None:
+    error = kind("some_code", "A sentence.", param="name", detail="secret", extra={"left": 0})
+    assert str(error) == "A sentence."
+    assert "secret" not in repr(error)
+    assert (error.code, error.message, error.param) == ("some_code", "A sentence.", "name")
+    assert (error.detail, error.extra, error.retry_after_s) == ("secret", {"left": 0}, None)
+
+
+def test_extras_are_not_shared_between_errors() -> None:
+    assert errors.Invalid("a", "A.").extra == {}
+    assert errors.Invalid("a", "A.").extra is not errors.Invalid("b", "B.").extra
