@@ -1,0 +1,39 @@
+"""What every test gets: no network but loopback, and a PostgreSQL for those that ask.
+
+Owns only fixtures that more than one folder uses; the order and its seed are pytest-randomly's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.network import stay_on_this_machine
+from tests.postgres import PostgresServer
+
+stay_on_this_machine()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for this test process, gone with it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The database that `postgres_database` copies: empty, unless a folder's conftest says else.
+
+    To start from a migrated schema, override it there:
+    `return postgres_server.make_template("migrated", migrate)`.
+    """
+    return postgres_server.EMPTY
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh database, copied from the template and dropped afterwards."""
+    with postgres_server.database(template=postgres_template) as url:
+        yield url
