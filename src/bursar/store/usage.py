@@ -1,0 +1,156 @@
+"""Usage as reports need it: sums of the daily roll-up, and single events.
+
+Owns reading `usage_daily` and `usage_events`; they are written by settlement alone. Must not know
+shapes of reports. Sums come back as int: PostgreSQL sums BIGINT as NUMERIC, which would be Decimal.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Column, Row, Select, func, select, tuple_
+
+from bursar.store.database import ReadTx
+from bursar.store.tables import usage_daily, usage_events
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What belongs to one day, model or key; `input_tokens` includes cached ones."""
+
+    requests: int
+    cost_nanos: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One usage event as its account may see it; which upstream served it is not the account's."""
+
+    at_ms: int
+    event_id: str
+    key_id: int
+    user_id: int | None
+    project_id: int | None
+    product: str
+    endpoint: str
+    model: str
+    outcome: str
+    is_stream: bool
+    is_estimated: bool
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    quantities: str | None
+    cost_nanos: int
+    duration_ms: int
+    first_byte_ms: int
+    labels: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events: None is any; from `from_ms` up to but not including `to_ms`."""
+
+    key_id: int | None = None
+    model: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a list of events: just behind the event with these coordinates."""
+
+    at_ms: int
+    event_id: str
+
+
+async def sum_by_day(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
+    """Sum usage by the day's start (UTC, ms) since the day that starts at `from_ms`."""
+    rows = await tx.execute(_sums(usage_daily.c.day_ms, account_id, from_ms))
+    return {row[0]: _sum(row) for row in rows}
+
+
+async def sum_by_model(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[str, Sum]:
+    """Sum usage by model since the day that starts at `from_ms`."""
+    rows = await tx.execute(_sums(usage_daily.c.model, account_id, from_ms))
+    return {row[0]: _sum(row) for row in rows}
+
+
+async def sum_by_key(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
+    """Sum usage by key id since the day that starts at `from_ms`."""
+    rows = await tx.execute(_sums(usage_daily.c.key_id, account_id, from_ms))
+    return {row[0]: _sum(row) for row in rows}
+
+
+async def list_events(
+    tx: ReadTx, *, account_id: int, where: EventFilter, behind: Position | None, limit: int
+) -> list[EventRow]:
+    """Return the account's events, newest first."""
+    event = usage_events.c
+    query = (
+        select(
+            event.at_ms,
+            event.event_id,
+            event.key_id,
+            event.user_id,
+            event.project_id,
+            event.product,
+            event.endpoint,
+            event.model,
+            event.outcome,
+            event.is_stream,
+            event.is_estimated,
+            event.input_tokens,
+            event.cached_input_tokens,
+            event.output_tokens,
+            event.reasoning_tokens,
+            event.quantities,
+            event.cost_nanos,
+            event.duration_ms,
+            event.first_byte_ms,
+            event.labels,
+        )
+        .where(event.account_id == account_id)
+        .order_by(event.at_ms.desc(), event.event_id.desc())
+        .limit(limit)
+    )
+    if where.key_id is not None:
+        query = query.where(event.key_id == where.key_id)
+    if where.model is not None:
+        query = query.where(event.model == where.model)
+    if where.from_ms is not None:
+        query = query.where(event.at_ms >= where.from_ms)
+    if where.to_ms is not None:
+        query = query.where(event.at_ms < where.to_ms)
+    if behind is not None:
+        query = query.where(tuple_(event.at_ms, event.event_id) < (behind.at_ms, behind.event_id))
+    return [_event(row) for row in await tx.execute(query)]
+
+
+def _sums(
+    by: Column[int] | Column[str], account_id: int, from_ms: int
+) -> Select[*tuple[object, ...]]:
+    daily = usage_daily.c
+    return (
+        select(
+            by,
+            func.sum(daily.requests),
+            func.sum(daily.cost_nanos),
+            func.sum(daily.input_tokens),
+            func.sum(daily.output_tokens),
+        )
+        .where(daily.account_id == account_id, daily.day_ms >= from_ms)
+        .group_by(by)
+    )
+
+
+def _sum(row: Row[*tuple[object, ...]]) -> Sum:
+    return Sum(*(int(value) for value in row[1:]))  # type: ignore[call-overload]
+
+
+def _event(row: Row[*tuple[object, ...]]) -> EventRow:
+    values = list(row)
+    values[9], values[10] = bool(values[9]), bool(values[10])
+    return EventRow(*values)  # type: ignore[arg-type]

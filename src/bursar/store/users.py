@@ -1,0 +1,35 @@
+"""Users and memberships: the people, and which accounts they belong to in which role.
+
+Owns the tables `users` (people are global: one e-mail address, one user) and `members`. Must not
+know passwords, only their hashes, nor what a role allows.
+"""
+
+from sqlalchemy import insert
+
+from bursar.store import counters
+from bursar.store.database import WriteTx
+from bursar.store.tables import members, users
+
+
+async def insert_user(tx: WriteTx, *, email: str, name: str, password_hash: str) -> int:
+    """Store a person and return their id."""
+    user_id = await counters.advance(tx, name="users")
+    await tx.execute(
+        insert(users).values(
+            id=user_id,
+            email=email,
+            name=name,
+            password_hash=password_hash,
+            created_ms=tx.now_ms,
+        )
+    )
+    return user_id
+
+
+async def insert_member(tx: WriteTx, *, account_id: int, user_id: int, role: str) -> None:
+    """Make the user a member of the account: owner, admin, member or viewer."""
+    await tx.execute(
+        insert(members).values(
+            account_id=account_id, user_id=user_id, role=role, created_ms=tx.now_ms
+        )
+    )
