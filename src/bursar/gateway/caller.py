@@ -1,0 +1,100 @@
+"""The caller's side of one exchange: reading the body, sending the answer, noticing the end.
+
+Owns what we ask of the ASGI server beyond ASGI: whether the caller is gone, and whether it reads.
+Must not know what is exchanged.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from bursar.core.errors import Invalid, Unreadable
+from bursar.gateway.asgi import Receive, Scope, Send
+
+_NOT_READING_S: Final = 60.0
+
+
+class TooLarge(Invalid):
+    """The body is longer than the gateway takes."""
+
+
+class CallerGone(Exception):
+    """The caller hung up before its request was complete."""
+
+
+class Caller:
+    """One request's ASGI scope and channels."""
+
+    __slots__ = ("_cycle", "_receive", "_send", "_was_cut", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        # uvicorn's request cycle, behind its bound `send`: ASGI has no way to ask without waiting.
+        self._cycle: Any = getattr(send, "__self__", None)
+        self._was_cut = False
+
+    @property
+    def is_gone(self) -> bool:
+        """True once nobody listens any more."""
+        return self._was_cut or getattr(self._cycle, "disconnected", False)
+
+    async def body(self, *, most: int) -> bytes:
+        """The whole body. Raises TooLarge, Unreadable (a lying length) or CallerGone."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return self._checked(body, most)
+        parts = [body]
+        size = len(body)
+        while message.get("more_body", False):
+            self._checked(b"", most - size)
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        return self._checked(b"".join(parts), most)
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send status and headers."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Send a part of the body. A caller that does not read for a minute is cut off."""
+        message = {"type": "http.response.body", "body": body, "more_body": more}
+        flow = getattr(self._cycle, "flow", None)
+        if flow is None or not flow.write_paused:
+            await self._send(message)
+            return
+        try:
+            async with asyncio.timeout(_NOT_READING_S):
+                await self._send(message)
+        except TimeoutError:
+            self._was_cut = True
+            self._cycle.transport.abort()
+
+    def _checked(self, body: bytes, most: int) -> bytes:
+        if len(body) > most or most < 0:
+            raise TooLarge("body_too_large", "The body is longer than this endpoint takes.")
+        return body
+
+
+def require_json(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse bodies that are not plain JSON. Raises UnsupportedMedia or Unreadable."""
+    for name, value in headers:
+        if name == b"content-type":
+            kind, _, parameters = value.partition(b";")
+            if kind.strip().lower() != b"application/json":
+                break
+            charset = parameters.strip().lower().replace(b'"', b"")
+            if charset in {b"", b"charset=utf-8", b"charset=utf8"}:
+                return
+            break
+    raise UnsupportedMedia("unsupported_media_type", "Send content-type: application/json.")
+
+
+class UnsupportedMedia(Unreadable):
+    """The body is of a kind that this endpoint does not take."""

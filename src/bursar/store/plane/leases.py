@@ -1,0 +1,138 @@
+"""Leases: slices of allowances, set aside for one worker.
+
+Owns the statements that move `leased`. The size of a grant is decided by `core.allowances.take`
+under the rows' locks; the statement that writes it is guarded all the same, so that a wrong
+decision cannot overspend. Rows are always locked in the order of their key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bursar.core import allowances as rules
+from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.core.errors import InvariantViolated
+from bursar.store.database import POSTGRESQL, WriteTx
+from bursar.store.plane import statements, workers
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a worker asks of one allowance, in the allowance's own unit.
+
+    Less than `need` is useless; `demand` is wanted at once, `target` as a store for a while.
+    """
+
+    ref: AllowanceRef
+    window_start_ms: int
+    need: int
+    demand: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the worker got (0: not even `need` was free), and the allowance afterwards."""
+
+    granted: int
+    allowance: Allowance
+
+
+async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[AllowanceRef, Grant]:
+    """Lease from many allowances in one transaction.
+
+    Allowances that do not exist, or whose window has moved on, are absent from the answer. Raises
+    `workers.Fenced`.
+    """
+    await workers.renew(tx, worker_id=worker_id)
+    wanted = {want.ref: want for want in wants}
+    rows = await lock(tx, refs=sorted(wanted))
+    grants: dict[AllowanceRef, Grant] = {}
+    for row in rows:
+        want = wanted[row.ref]
+        if row.window_start_ms > want.window_start_ms:
+            continue
+        if row.limit is None:
+            grants[row.ref] = Grant(0, row)
+            continue
+        rolled = rules.roll(row, want.window_start_ms)
+        after, granted = rules.take(rolled, want.need, want.target, demand=want.demand)
+        grants[row.ref] = Grant(granted, after)
+    written = [grant for grant in grants.values() if grant.allowance.limit is not None]
+    await _write(tx, worker_id=worker_id, grants=written)
+    return grants
+
+
+async def give_back(
+    tx: WriteTx, *, worker_id: int, returns: Sequence[tuple[AllowanceRef, int, int]]
+) -> None:
+    """Return idle parts of leases: (allowance, start of the window in ms, amount)."""
+    ordered = sorted(returns)
+    await lock(tx, refs=[ref for ref, _, _ in ordered])
+    rows = [(*_key(ref), start, amount) for ref, start, amount in ordered]
+    await run(tx, statements.RETURN_ALLOWANCES, rows)
+    await run(tx, statements.RETURN_LEASES, [(worker_id, *row) for row in rows])
+
+
+async def release_all(tx: WriteTx, *, worker_id: int) -> int:
+    """Return everything that a closed worker still holds; how many leases that were."""
+    rows = await tx.driver(_text(tx, statements.WORKER_LEASES), (worker_id,))
+    held = [(AllowanceRef(*row[:5]), int(row[5]), int(row[6])) for row in rows]
+    await give_back(tx, worker_id=worker_id, returns=held)
+    await tx.driver(_text(tx, statements.DELETE_LEASES), (worker_id,))
+    return len(held)
+
+
+async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
+    """Read allowances and keep others from changing them until commit; unknown ones are absent."""
+    if not refs:
+        return []
+    if tx.dialect == POSTGRESQL:
+        columns = [list(column) for column in zip(*map(_key, refs), strict=True)]
+        rows = await tx.driver(statements.LOCK_ALLOWANCES[0], columns)
+        return [_allowance(row) for row in rows]
+    found = []
+    for ref in refs:
+        row = (await tx.driver(statements.LOCK_ALLOWANCES[1], _key(ref))).one_or_none()
+        if row is not None:
+            found.append(_allowance(row))
+    return found
+
+
+async def _write(tx: WriteTx, *, worker_id: int, grants: Sequence[Grant]) -> None:
+    rows = [
+        (*_key(grant.allowance.ref), grant.allowance.window_start_ms, grant.granted)
+        for grant in grants
+    ]
+    written = await run(tx, statements.GRANT_ALLOWANCES, rows)
+    if written != len(rows):
+        raise InvariantViolated("lease_guard", f"{len(rows) - written} leases broke their guard")
+    held = [(worker_id, *row) for row in rows if row[-1] > 0]
+    await run(tx, statements.GRANT_LEASES, held)
+
+
+async def run(tx: WriteTx, texts: tuple[str, str], rows: Sequence[tuple[object, ...]]) -> int:
+    """One statement over many rows: arrays on PostgreSQL, once a row on SQLite."""
+    if not rows:
+        return 0
+    if tx.dialect == POSTGRESQL:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return (await tx.driver(texts[0], columns)).rowcount
+    written = 0
+    for row in rows:
+        written += (await tx.driver(texts[1], row)).rowcount
+    return written
+
+
+def _text(tx: WriteTx, texts: tuple[str, str]) -> str:
+    return texts[0] if tx.dialect == POSTGRESQL else texts[1]
+
+
+def _key(ref: AllowanceRef) -> tuple[int, str, str, str, str]:
+    return (ref.account_id, ref.scope, ref.resource, ref.window, ref.model)
+
+
+def _allowance(row: Sequence[object]) -> Allowance:
+    account_id, scope, resource, window, model, limit, used, leased, start = row
+    ref = AllowanceRef(account_id, scope, resource, window, model)  # type: ignore[arg-type]
+    return Allowance(ref, limit, used, leased, start)  # type: ignore[arg-type]
+

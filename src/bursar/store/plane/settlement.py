@@ -1,0 +1,209 @@
+"""Settlement: a batch of charges becomes usage rows, roll-ups and used allowances, exactly once.
+
+Two ways through. `settle` is the fast one: every charge is covered by its worker's leases, the
+batch is a handful of statements. `settle_one` is the careful one, for a single charge whose lease
+is gone (the worker was fenced) or too small (the upstream sold more than was held): it charges as
+far as the allowances go and books the rest as overrun. Both move the worker's sequence number in
+the same transaction. Must not know why a batch is settled, or when.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import insert
+
+from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.core.errors import InvariantViolated
+from bursar.store import counters
+from bursar.store.database import POSTGRESQL, WriteTx
+from bursar.store.plane import leases, statements, workers
+from bursar.store.plane.charges import Charge, Move, MoveKey, sum_moves
+from bursar.store.tables import transfers
+
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+COST = "cost"
+
+
+class NotCovered(Exception):
+    """A charge of the batch is not covered by the worker's leases; settle them one by one."""
+
+
+async def settle(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> bool:
+    """Settle charges with consecutive sequence numbers in one transaction.
+
+    Returns False when they had been settled before. Raises NotCovered, with nothing done, when a
+    lease does not cover its charges.
+    """
+    if any(charge.excess_nanos for charge in charges):
+        raise NotCovered("a charge exceeds its hold")
+    if not await _advance(tx, worker_id=worker_id, charges=charges):
+        return False
+    await _move(tx, worker_id=worker_id, sums=sum_moves(charges))
+    await _insert_usage(tx, [_usage_row(worker_id, charge, 0) for charge in charges])
+    return True
+
+
+async def settle_one(tx: WriteTx, *, worker_id: int, charge: Charge) -> tuple[bool, int]:
+    """Settle one charge as far as its allowances go.
+
+    Returns whether it was new, and the overrun in nano-USD that nobody could be charged for.
+    """
+    if not await _advance(tx, worker_id=worker_id, charges=[charge]):
+        return False, 0
+    rows = await leases.lock(tx, refs=sorted({_ref(charge, move) for move in charge.moves}))
+    locked = {row.ref: row for row in rows}
+    held = {move: await _lease(tx, worker_id, charge, move) for move in charge.moves}
+    asked = charge.cost_nanos + charge.excess_nanos
+    charged = _affordable(charge, locked, held, asked)
+    for move in charge.moves:
+        used = charged if move.resource == COST else move.used
+        await _move_one(tx, worker_id, charge, move, used, min(held[move], move.from_lease, used))
+    overrun = asked - charged
+    await _insert_usage(tx, [_usage_row(worker_id, charge, overrun, charged)])
+    if overrun:
+        await _book_overrun(tx, charge, overrun)
+    return True, overrun
+
+
+async def skip(tx: WriteTx, *, worker_id: int, charge: Charge) -> bool:
+    """Pass over a charge that was put into quarantine, so that those behind it can be settled."""
+    return await _advance(tx, worker_id=worker_id, charges=[charge])
+
+
+async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> bool:
+    first, last = charges[0].seq, charges[-1].seq
+    if last - first + 1 != len(charges):
+        raise InvariantViolated("sequence_gap", f"charges {first}..{last} have holes")
+    if await workers.advance(tx, worker_id=worker_id, settled=first - 1, to=last):
+        return True
+    settled = await workers.get_settled_seq(tx, worker_id=worker_id)
+    if settled >= last:
+        return False
+    raise InvariantViolated(
+        "sequence_gap", f"worker {worker_id}: settled {settled}, asked for {first}..{last}"
+    )
+
+
+async def _move(tx: WriteTx, *, worker_id: int, sums: dict[MoveKey, tuple[int, int]]) -> None:
+    await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
+    rows = [(*key, from_lease, used) for key, (from_lease, used) in sums.items()]
+    await leases.run(tx, statements.SETTLE_ALLOWANCES, rows)
+    held = [(worker_id, *row[:7]) for row in rows if row[6]]
+    if await leases.run(tx, statements.SETTLE_LEASES, held) != len(held):
+        raise NotCovered("a lease is smaller than its charges")
+
+
+async def _move_one(  # noqa: PLR0913
+    tx: WriteTx, worker_id: int, charge: Charge, move: Move, used: int, from_lease: int
+) -> None:
+    key = (charge.account_id, *_parts(move), move.window_start_ms)
+    await leases.run(tx, statements.SETTLE_ALLOWANCES, [(*key, from_lease, used)])
+    if from_lease:
+        await leases.run(tx, statements.SETTLE_LEASES, [(worker_id, *key, from_lease)])
+
+
+async def _lease(tx: WriteTx, worker_id: int, charge: Charge, move: Move) -> int:
+    text = statements.FIND_LEASE[0 if tx.dialect == POSTGRESQL else 1]
+    key = (charge.account_id, *_parts(move), worker_id, move.window_start_ms)
+    return int((await tx.driver(text, key)).scalar() or 0)
+
+
+def _affordable(
+    charge: Charge,
+    locked: dict[AllowanceRef, Allowance],
+    held: dict[Move, int],
+    asked: int,
+) -> int:
+    """The most of `asked` that every cost allowance of the charge can still pay."""
+    charged = asked
+    for move in charge.moves:
+        row = locked.get(_ref(charge, move))
+        if move.resource != COST or row is None or row.limit is None:
+            continue
+        if row.window_start_ms != move.window_start_ms:
+            continue
+        lease = min(held[move], move.from_lease)
+        charged = min(charged, lease + max(0, row.limit - row.used - row.leased))
+    return charged
+
+
+async def _insert_usage(tx: WriteTx, rows: list[tuple[object, ...]]) -> None:
+    if tx.dialect == POSTGRESQL:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        added = int((await tx.driver(statements.SETTLE_USAGE, columns)).scalar_one())
+    else:
+        added = (await tx.driver(statements.INSERT_USAGE, rows)).rowcount
+        await tx.driver(statements.ADD_HOURLY, _rollup(rows, _HOUR_MS))
+        await tx.driver(statements.ADD_DAILY, _rollup(rows, _DAY_MS))
+    if added != len(rows):
+        raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
+
+
+def _rollup(rows: list[tuple[object, ...]], span_ms: int) -> list[tuple[object, ...]]:
+    sums: dict[tuple[object, ...], list[int]] = {}
+    for row in rows:
+        at_ms: int = row[1]  # type: ignore[assignment]
+        key = (row[0], at_ms - at_ms % span_ms, row[3], row[5] or 0, row[4] or 0, row[8], row[7])
+        total = sums.setdefault((*key, row[10]), [0, 0, 0, 0, 0, 0, 0])
+        added = (1, row[13], row[14], row[15], row[16], row[19], row[20])
+        for n, amount in enumerate(added):
+            total[n] += amount  # type: ignore[operator]
+    return [(*key, *total) for key, total in sums.items()]
+
+
+def _usage_row(
+    worker_id: int, charge: Charge, overrun_nanos: int, cost_nanos: int | None = None
+) -> tuple[object, ...]:
+    cost = charge.cost_nanos if cost_nanos is None else cost_nanos
+    return (
+        charge.account_id,
+        charge.at_ms,
+        charge.event_id,
+        charge.key_id,
+        charge.user_id,
+        charge.project_id,
+        charge.product,
+        charge.endpoint,
+        charge.model,
+        charge.upstream,
+        charge.outcome,
+        charge.is_stream,
+        charge.is_estimated,
+        charge.input_tokens,
+        charge.cached_input_tokens,
+        charge.output_tokens,
+        charge.reasoning_tokens,
+        charge.quantities,
+        charge.price_id,
+        cost,
+        overrun_nanos,
+        charge.duration_ms,
+        charge.first_byte_ms,
+        charge.labels,
+        worker_id,
+        charge.seq,
+    )
+
+
+async def _book_overrun(tx: WriteTx, charge: Charge, overrun_nanos: int) -> None:
+    await tx.execute(
+        insert(transfers).values(
+            account_id=charge.account_id,
+            id=await counters.advance(tx, name="transfers"),
+            at_ms=tx.now_ms,
+            kind="overrun",
+            source="operator",
+            target="overrun",
+            amount_nanos=overrun_nanos,
+            note="usage beyond what the account could pay",
+            actor="settlement",
+            reference=charge.event_id,
+        )
+    )
+
+
+def _ref(charge: Charge, move: Move) -> AllowanceRef:
+    return AllowanceRef(charge.account_id, *_parts(move))
+
+
+def _parts(move: Move) -> tuple[str, str, str, str]:
+    return (move.scope, move.resource, move.window, move.model)

@@ -1,0 +1,281 @@
+"""The statements of leases and settlement: each a pair, PostgreSQL first, then SQLite.
+
+PostgreSQL takes columns as arrays, many rows in one statement; SQLite, which has no network to
+cross, runs the same thing once a row. Constants only: nothing here is ever assembled.
+"""
+
+from typing import Final
+
+# --- allowances and leases -----------------------------------------------------------------------
+
+# FOR UPDATE takes its locks in the order of the sort, so two workers cannot wait for each other.
+LOCK_ALLOWANCES: Final = (
+    """
+    SELECT a.account_id, a.scope, a.resource, a.window_name, a.model,
+           a.limit_amount, a.used, a.leased, a.window_start_ms
+      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+           AS w(account_id, scope, resource, window_name, model)
+      JOIN allowances a USING (account_id, scope, resource, window_name, model)
+     ORDER BY a.account_id, a.scope, a.resource, a.window_name, a.model
+       FOR UPDATE OF a
+    """,
+    """
+    SELECT account_id, scope, resource, window_name, model,
+           limit_amount, used, leased, window_start_ms
+      FROM allowances
+     WHERE account_id = ? AND scope = ? AND resource = ? AND window_name = ? AND model = ?
+    """,
+)
+
+# Rolls the window over and takes the slice in one guarded statement.
+GRANT_ALLOWANCES: Final = (
+    """
+    UPDATE allowances a
+       SET used = CASE WHEN a.window_start_ms < w.start_ms THEN 0 ELSE a.used END,
+           leased = CASE WHEN a.window_start_ms < w.start_ms THEN 0 ELSE a.leased END + w.amount,
+           window_start_ms = w.start_ms
+      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                  $7::bigint[])
+           AS w(account_id, scope, resource, window_name, model, start_ms, amount)
+     WHERE a.account_id = w.account_id AND a.scope = w.scope AND a.resource = w.resource
+       AND a.window_name = w.window_name AND a.model = w.model
+       AND a.window_start_ms <= w.start_ms
+       AND (w.amount = 0
+            OR CASE WHEN a.window_start_ms < w.start_ms THEN 0 ELSE a.used + a.leased END
+               + w.amount <= a.limit_amount)
+    """,
+    """
+    UPDATE allowances
+       SET used = CASE WHEN window_start_ms < ?6 THEN 0 ELSE used END,
+           leased = CASE WHEN window_start_ms < ?6 THEN 0 ELSE leased END + ?7,
+           window_start_ms = ?6
+     WHERE account_id = ?1 AND scope = ?2 AND resource = ?3 AND window_name = ?4 AND model = ?5
+       AND window_start_ms <= ?6
+       AND (?7 = 0
+            OR CASE WHEN window_start_ms < ?6 THEN 0 ELSE used + leased END + ?7 <= limit_amount)
+    """,
+)
+
+GRANT_LEASES: Final = (
+    """
+    INSERT INTO leases AS l (worker_id, account_id, scope, resource, window_name, model,
+                             window_start_ms, amount)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[],
+                         $6::text[], $7::bigint[], $8::bigint[])
+    ON CONFLICT (account_id, scope, resource, window_name, model, worker_id, window_start_ms)
+    DO UPDATE SET amount = l.amount + excluded.amount
+    """,
+    """
+    INSERT INTO leases (worker_id, account_id, scope, resource, window_name, model,
+                        window_start_ms, amount)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (account_id, scope, resource, window_name, model, worker_id, window_start_ms)
+    DO UPDATE SET amount = amount + excluded.amount
+    """,
+)
+
+# A window that has ended took its leases with it: only the lease row is left to shrink.
+RETURN_ALLOWANCES: Final = (
+    """
+    UPDATE allowances a SET leased = a.leased - w.amount
+      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                  $7::bigint[])
+           AS w(account_id, scope, resource, window_name, model, start_ms, amount)
+     WHERE a.account_id = w.account_id AND a.scope = w.scope AND a.resource = w.resource
+       AND a.window_name = w.window_name AND a.model = w.model AND a.window_start_ms = w.start_ms
+    """,
+    """
+    UPDATE allowances SET leased = leased - ?7
+     WHERE account_id = ?1 AND scope = ?2 AND resource = ?3 AND window_name = ?4 AND model = ?5
+       AND window_start_ms = ?6
+    """,
+)
+
+RETURN_LEASES: Final = (
+    """
+    UPDATE leases l SET amount = l.amount - w.amount
+      FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[],
+                  $7::bigint[], $8::bigint[])
+           AS w(worker_id, account_id, scope, resource, window_name, model, start_ms, amount)
+     WHERE l.account_id = w.account_id AND l.scope = w.scope AND l.resource = w.resource
+       AND l.window_name = w.window_name AND l.model = w.model AND l.worker_id = w.worker_id
+       AND l.window_start_ms = w.start_ms
+    """,
+    """
+    UPDATE leases SET amount = amount - ?8
+     WHERE worker_id = ?1 AND account_id = ?2 AND scope = ?3 AND resource = ?4
+       AND window_name = ?5 AND model = ?6 AND window_start_ms = ?7
+    """,
+)
+
+WORKER_LEASES: Final = (
+    """
+    SELECT account_id, scope, resource, window_name, model, window_start_ms, amount
+      FROM leases WHERE worker_id = $1
+     ORDER BY account_id, scope, resource, window_name, model FOR UPDATE
+    """,
+    """
+    SELECT account_id, scope, resource, window_name, model, window_start_ms, amount
+      FROM leases WHERE worker_id = ?
+     ORDER BY account_id, scope, resource, window_name, model
+    """,
+)
+
+DELETE_LEASES: Final = (
+    "DELETE FROM leases WHERE worker_id = $1",
+    "DELETE FROM leases WHERE worker_id = ?",
+)
+
+FIND_LEASE: Final = (
+    """
+    SELECT amount FROM leases
+     WHERE account_id = $1 AND scope = $2 AND resource = $3 AND window_name = $4 AND model = $5
+       AND worker_id = $6 AND window_start_ms = $7
+       FOR UPDATE
+    """,
+    """
+    SELECT amount FROM leases
+     WHERE account_id = ? AND scope = ? AND resource = ? AND window_name = ? AND model = ?
+       AND worker_id = ? AND window_start_ms = ?
+    """,
+)
+
+# --- settlement ----------------------------------------------------------------------------------
+
+# Rows of usage and both roll-ups in one statement; the order keeps roll-up locks in one order too.
+SETTLE_USAGE: Final = """
+    WITH e AS (
+        SELECT * FROM unnest(
+            $1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+            $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[],
+            $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
+            $18::text[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
+            $23::bigint[], $24::text[], $25::bigint[], $26::bigint[])
+        AS e(account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
+             upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
+             output_tokens, reasoning_tokens, quantities, price_id, cost_nanos, overrun_nanos,
+             duration_ms, first_byte_ms, labels, worker_id, seq)
+    ), added AS (
+        INSERT INTO usage_events (
+            account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
+            upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
+            output_tokens, reasoning_tokens, quantities, price_id, cost_nanos, overrun_nanos,
+            duration_ms, first_byte_ms, labels, worker_id, seq)
+        SELECT * FROM e
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    ), hourly AS (
+        INSERT INTO usage_hourly AS h (
+            account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
+            input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
+            overrun_nanos)
+        SELECT account_id, at_ms - at_ms % 3600000, key_id, coalesce(project_id, 0),
+               coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
+               sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
+               sum(cost_nanos), sum(overrun_nanos)
+          FROM e GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
+        ON CONFLICT (account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome)
+        DO UPDATE SET requests = h.requests + excluded.requests,
+            input_tokens = h.input_tokens + excluded.input_tokens,
+            cached_input_tokens = h.cached_input_tokens + excluded.cached_input_tokens,
+            output_tokens = h.output_tokens + excluded.output_tokens,
+            reasoning_tokens = h.reasoning_tokens + excluded.reasoning_tokens,
+            cost_nanos = h.cost_nanos + excluded.cost_nanos,
+            overrun_nanos = h.overrun_nanos + excluded.overrun_nanos
+    ), daily AS (
+        INSERT INTO usage_daily AS d (
+            account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
+            input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
+            overrun_nanos)
+        SELECT account_id, at_ms - at_ms % 86400000, key_id, coalesce(project_id, 0),
+               coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
+               sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
+               sum(cost_nanos), sum(overrun_nanos)
+          FROM e GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
+        ON CONFLICT (account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome)
+        DO UPDATE SET requests = d.requests + excluded.requests,
+            input_tokens = d.input_tokens + excluded.input_tokens,
+            cached_input_tokens = d.cached_input_tokens + excluded.cached_input_tokens,
+            output_tokens = d.output_tokens + excluded.output_tokens,
+            reasoning_tokens = d.reasoning_tokens + excluded.reasoning_tokens,
+            cost_nanos = d.cost_nanos + excluded.cost_nanos,
+            overrun_nanos = d.overrun_nanos + excluded.overrun_nanos
+    )
+    SELECT count(*) FROM added
+"""
+
+INSERT_USAGE: Final = """
+    INSERT INTO usage_events (
+        account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
+        upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
+        output_tokens, reasoning_tokens, quantities, price_id, cost_nanos, overrun_nanos,
+        duration_ms, first_byte_ms, labels, worker_id, seq)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+
+ADD_HOURLY: Final = """
+    INSERT INTO usage_hourly (
+        account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
+        input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
+        overrun_nanos)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome)
+    DO UPDATE SET requests = requests + excluded.requests,
+        input_tokens = input_tokens + excluded.input_tokens,
+        cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        cost_nanos = cost_nanos + excluded.cost_nanos,
+        overrun_nanos = overrun_nanos + excluded.overrun_nanos
+"""
+
+ADD_DAILY: Final = """
+    INSERT INTO usage_daily (
+        account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
+        input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
+        overrun_nanos)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome)
+    DO UPDATE SET requests = requests + excluded.requests,
+        input_tokens = input_tokens + excluded.input_tokens,
+        cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        cost_nanos = cost_nanos + excluded.cost_nanos,
+        overrun_nanos = overrun_nanos + excluded.overrun_nanos
+"""
+
+SETTLE_ALLOWANCES: Final = (
+    """
+    UPDATE allowances a SET leased = a.leased - w.from_lease, used = a.used + w.used
+      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                  $7::bigint[], $8::bigint[])
+           AS w(account_id, scope, resource, window_name, model, start_ms, from_lease, used)
+     WHERE a.account_id = w.account_id AND a.scope = w.scope AND a.resource = w.resource
+       AND a.window_name = w.window_name AND a.model = w.model AND a.window_start_ms = w.start_ms
+    """,
+    """
+    UPDATE allowances SET leased = leased - ?7, used = used + ?8
+     WHERE account_id = ?1 AND scope = ?2 AND resource = ?3 AND window_name = ?4 AND model = ?5
+       AND window_start_ms = ?6
+    """,
+)
+
+# Shrinks a lease only as far as it goes: fewer rows than asked for means a lease was lost.
+SETTLE_LEASES: Final = (
+    """
+    UPDATE leases l SET amount = l.amount - w.amount
+      FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[],
+                  $7::bigint[], $8::bigint[])
+           AS w(worker_id, account_id, scope, resource, window_name, model, start_ms, amount)
+     WHERE l.account_id = w.account_id AND l.scope = w.scope AND l.resource = w.resource
+       AND l.window_name = w.window_name AND l.model = w.model AND l.worker_id = w.worker_id
+       AND l.window_start_ms = w.start_ms AND l.amount >= w.amount
+    """,
+    """
+    UPDATE leases SET amount = amount - ?8
+     WHERE worker_id = ?1 AND account_id = ?2 AND scope = ?3 AND resource = ?4
+       AND window_name = ?5 AND model = ?6 AND window_start_ms = ?7 AND amount >= ?8
+    """,
+)

@@ -1,0 +1,107 @@
+"""Worker rows: who holds leases, until which charge they have settled, when they last spoke.
+
+A worker's id is new at every start and never used again, so it is the epoch that fences: leases and
+charges carry it, and a worker that has been closed can take nothing more.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+
+from bursar.core.errors import InvariantViolated
+from bursar.store import counters
+from bursar.store.database import ReadTx, WriteTx
+from bursar.store.tables import workers
+
+LIVE, CLOSED = "live", "closed"
+
+
+class Fenced(Exception):
+    """This worker has been declared dead; its leases belong to others now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as the database knows it."""
+
+    id: int
+    state: str
+    host: str
+    settled_seq: int
+    heartbeat_ms: int
+
+
+async def insert_worker(tx: WriteTx, *, host: str) -> int:
+    """Register a live worker and return its id."""
+    worker_id = await counters.advance(tx, name="workers")
+    await tx.execute(
+        insert(workers).values(
+            id=worker_id, state=LIVE, host=host, started_ms=tx.now_ms, heartbeat_ms=tx.now_ms
+        )
+    )
+    return worker_id
+
+
+async def renew(tx: WriteTx, *, worker_id: int) -> None:
+    """Say that the worker lives; raises Fenced when it has been closed."""
+    statement = (
+        update(workers)
+        .where(workers.c.id == worker_id, workers.c.state == LIVE)
+        .values(heartbeat_ms=tx.now_ms)
+    )
+    if (await tx.execute(statement)).rowcount != 1:
+        raise Fenced(f"worker {worker_id} is closed")
+
+
+async def find(tx: ReadTx, *, worker_id: int) -> WorkerRow | None:
+    """The worker, or None."""
+    rows = await _select(tx, workers.c.id == worker_id)
+    return rows[0] if rows else None
+
+
+async def list_silent(tx: ReadTx, *, since_ms: int) -> list[WorkerRow]:
+    """Live workers that have not spoken since `since_ms`."""
+    return await _select(tx, (workers.c.state == LIVE) & (workers.c.heartbeat_ms < since_ms))
+
+
+async def list_live(tx: ReadTx) -> list[WorkerRow]:
+    """Every worker that has not been closed."""
+    return await _select(tx, workers.c.state == LIVE)
+
+
+async def close(tx: WriteTx, *, worker_id: int) -> None:
+    """Fence the worker: it takes no more leases. Its settled sequence stays, for its journal."""
+    await tx.execute(update(workers).where(workers.c.id == worker_id).values(state=CLOSED))
+
+
+async def advance(tx: WriteTx, *, worker_id: int, settled: int, to: int) -> bool:
+    """Move the settled sequence from `settled` to `to`; False when it stood elsewhere.
+
+    This guarded statement is what makes a batch apply exactly once: it commits with the batch, so a
+    batch whose COMMIT had an unknown outcome can be sent again.
+    """
+    statement = (
+        update(workers)
+        .where(workers.c.id == worker_id, workers.c.settled_seq == settled)
+        .values(settled_seq=to, heartbeat_ms=tx.now_ms)
+    )
+    return (await tx.execute(statement)).rowcount == 1
+
+
+async def get_settled_seq(tx: ReadTx, *, worker_id: int) -> int:
+    """How far the worker's charges are settled."""
+    row = await find(tx, worker_id=worker_id)
+    if row is None:
+        raise InvariantViolated("unknown_worker", f"worker {worker_id} is not in the database")
+    return row.settled_seq
+
+
+async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
+    query = select(
+        workers.c.id,
+        workers.c.state,
+        workers.c.host,
+        workers.c.settled_seq,
+        workers.c.heartbeat_ms,
+    ).where(condition)  # type: ignore[arg-type]
+    return [WorkerRow(*row) for row in await tx.execute(query.order_by(workers.c.id))]

@@ -1,0 +1,280 @@
+"""The tables, as SQLAlchemy Core sees them.
+
+Owns names, types and keys of everything that is stored. Must not know queries or rules. Tenant
+tables lead their primary key with `account_id`, so that they distribute by it unchanged.
+
+Three conventions: money is `*_nanos` (nano-USD in 64 bits), time is `*_ms` (milliseconds since the
+epoch, UTC), flags are integers 0 or 1. All of them are plain integers on both databases, because
+STRICT tables of SQLite know neither BIGINT nor BOOLEAN nor TIMESTAMP, and because an integer has
+no time zone, no rounding and no driver with an opinion.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+metadata: Final = MetaData()
+Int: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _int(name: str, *, null: bool = False, default: int | None = None) -> Column[int]:
+    server_default = None if default is None else str(default)
+    return Column(name, Int, nullable=null, server_default=server_default)
+
+
+def _text(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
+    return Column(name, Text, nullable=null, server_default=default)
+
+
+def _table(name: str, *items: Column[int] | Column[str] | Column[bytes] | object) -> Table:
+    return Table(name, metadata, *items, sqlite_strict=True)  # type: ignore[arg-type]
+
+
+counters: Final = _table(
+    "counters",
+    Column("name", Text, primary_key=True),
+    _int("value"),
+)
+
+accounts: Final = _table(
+    "accounts",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    _text("name"),
+    _text("status"),
+    _text("time_zone"),
+    _int("created_ms"),
+    CheckConstraint("status IN ('active', 'suspended', 'cancelled')", name="account_status"),
+)
+
+users: Final = _table(
+    "users",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    Column("email", Text, nullable=False, unique=True),
+    _text("name"),
+    _text("password_hash"),
+    _int("created_ms"),
+)
+
+members: Final = _table(
+    "members",
+    _int("account_id"),
+    _int("user_id"),
+    _text("role"),
+    _int("created_ms"),
+    PrimaryKeyConstraint("account_id", "user_id", name="members_pk"),
+    CheckConstraint("role IN ('owner', 'admin', 'member', 'viewer')", name="member_role"),
+)
+
+keys: Final = _table(
+    "keys",
+    _int("account_id"),
+    _int("id"),
+    _int("user_id", null=True),
+    _text("kind"),
+    _text("name"),
+    Column("secret_hash", LargeBinary, nullable=False),
+    _text("prefix"),
+    _text("last6"),
+    _int("is_enabled", default=1),
+    _int("created_ms"),
+    _int("expires_ms", null=True),
+    _int("deleted_ms", null=True),
+    PrimaryKeyConstraint("account_id", "id", name="keys_pk"),
+    Index("keys_secret_hash", "secret_hash"),
+)
+
+allowances: Final = _table(
+    "allowances",
+    _int("account_id"),
+    _text("scope"),
+    _text("resource"),
+    _text("window_name"),
+    _text("model", default=""),
+    _int("limit_amount", null=True),
+    _int("used", default=0),
+    _int("leased", default=0),
+    _int("window_start_ms", default=0),
+    PrimaryKeyConstraint(
+        "account_id", "scope", "resource", "window_name", "model", name="allowances_pk"
+    ),
+    CheckConstraint("used >= 0", name="allowance_used"),
+    CheckConstraint("leased >= 0", name="allowance_leased"),
+    CheckConstraint("limit_amount IS NULL OR limit_amount >= 0", name="allowance_limit"),
+    # The last line of defence: no statement, however wrong, can take a wallet below zero.
+    CheckConstraint(
+        "scope <> 'wallet' OR (limit_amount IS NOT NULL AND used + leased <= limit_amount)",
+        name="wallet_covers",
+    ),
+)
+
+workers: Final = _table(
+    "workers",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    _text("state"),
+    _text("host"),
+    _int("settled_seq", default=0),
+    _int("started_ms"),
+    _int("heartbeat_ms"),
+    CheckConstraint("state IN ('live', 'closed')", name="worker_state"),
+)
+
+leases: Final = _table(
+    "leases",
+    _int("account_id"),
+    _text("scope"),
+    _text("resource"),
+    _text("window_name"),
+    _text("model", default=""),
+    _int("worker_id"),
+    _int("window_start_ms", default=0),
+    _int("amount"),
+    PrimaryKeyConstraint(
+        "account_id",
+        "scope",
+        "resource",
+        "window_name",
+        "model",
+        "worker_id",
+        "window_start_ms",
+        name="leases_pk",
+    ),
+    CheckConstraint("amount >= 0", name="lease_amount"),
+    Index("leases_worker", "worker_id"),
+)
+
+transfers: Final = _table(
+    "transfers",
+    _int("account_id"),
+    _int("id"),
+    _int("at_ms"),
+    _text("kind"),
+    _text("source"),
+    _text("target"),
+    _int("amount_nanos"),
+    _text("note", default=""),
+    _text("actor", default=""),
+    _text("reference", default=""),
+    PrimaryKeyConstraint("account_id", "id", name="transfers_pk"),
+    CheckConstraint("amount_nanos > 0", name="transfer_amount"),
+    CheckConstraint("source <> target", name="transfer_ends"),
+)
+
+usage_events: Final = Table(
+    "usage_events",
+    metadata,
+    _int("account_id"),
+    _int("at_ms"),
+    _text("event_id"),
+    _int("key_id"),
+    _int("user_id", null=True),
+    _int("project_id", null=True),
+    _text("product"),
+    _text("endpoint"),
+    _text("model"),
+    _text("upstream"),
+    _text("outcome"),
+    _int("is_stream"),
+    _int("is_estimated"),
+    _int("input_tokens"),
+    _int("cached_input_tokens"),
+    _int("output_tokens"),
+    _int("reasoning_tokens"),
+    _text("quantities", null=True),
+    _int("price_id"),
+    _int("cost_nanos"),
+    _int("overrun_nanos", default=0),
+    _int("duration_ms"),
+    _int("first_byte_ms"),
+    _text("labels", null=True),
+    _int("worker_id"),
+    _int("seq"),
+    PrimaryKeyConstraint("account_id", "at_ms", "event_id", name="usage_events_pk"),
+    CheckConstraint("cost_nanos >= 0 AND overrun_nanos >= 0", name="usage_cost"),
+    sqlite_strict=True,
+    postgresql_partition_by="RANGE (at_ms)",
+)
+
+
+def _rollup(name: str, moment: str) -> Table:
+    return _table(
+        name,
+        _int("account_id"),
+        _int(moment),
+        _int("key_id"),
+        _int("project_id", default=0),
+        _int("user_id", default=0),
+        _text("model"),
+        _text("endpoint"),
+        _text("outcome"),
+        _int("requests"),
+        _int("input_tokens"),
+        _int("cached_input_tokens"),
+        _int("output_tokens"),
+        _int("reasoning_tokens"),
+        _int("cost_nanos"),
+        _int("overrun_nanos"),
+        PrimaryKeyConstraint(
+            "account_id",
+            moment,
+            "key_id",
+            "project_id",
+            "user_id",
+            "model",
+            "endpoint",
+            "outcome",
+            name=f"{name}_pk",
+        ),
+    )
+
+
+usage_hourly: Final = _rollup("usage_hourly", "hour_ms")
+usage_daily: Final = _rollup("usage_daily", "day_ms")
+
+prices: Final = _table(
+    "prices",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    _text("model"),
+    _text("product", default=""),
+    _text("per_million"),
+    _text("per_unit"),
+    _text("tiers"),
+    _int("is_free", default=0),
+    _int("context_window", null=True),
+    _int("max_output_tokens", null=True),
+    _int("effective_ms"),
+    _int("created_ms"),
+    _text("source"),
+    Index("prices_model", "model", "effective_ms"),
+)
+
+idempotency: Final = _table(
+    "idempotency",
+    _int("account_id"),
+    Column("scope_hash", LargeBinary, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+    _int("status", null=True),
+    Column("sealed_body", LargeBinary, nullable=True),
+    _int("created_ms"),
+    PrimaryKeyConstraint("account_id", "scope_hash", name="idempotency_pk"),
+    Index("idempotency_created", "created_ms"),
+)
+
+changes: Final = _table(
+    "changes",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    _int("at_ms"),
+    _text("topic"),
+    _int("account_id"),
+    _text("subject"),
+)

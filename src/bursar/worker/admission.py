@@ -1,0 +1,94 @@
+"""Admission: may this request go ahead, decided from memory in one step.
+
+Owns the order in which allowances are asked and the words of a refusal. Must not wait, look at a
+clock, or know where leases come from. Either every applicable allowance holds what the request
+needs, or none does: a refusal consumes nothing of any limit.
+"""
+
+from collections.abc import Sequence
+
+from bursar.core.money import format_usd
+from bursar.core.refusals import Deny, Reason
+from bursar.worker.purse import COST, Amounts, Hold, Lease, Slot
+
+_HELD_RETRY_S = 1
+
+
+def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slot]:
+    """Hold the request's needs on every slot, or say which slots are too short for it."""
+    parts: list[tuple[Slot, Lease | None]] = []
+    short: list[Slot] = []
+    for slot in slots:
+        if slot.limit is None:
+            parts.append((slot, None))
+            continue
+        lease = slot.lease if now_ms < slot.lease.end_ms else slot.current(now_ms)
+        if lease.available < needs[slot.index]:
+            short.append(slot)
+        else:
+            parts.append((slot, lease))
+    if short:
+        return short
+    for slot, held in parts:
+        if held is not None:
+            amount = needs[slot.index]
+            held.available -= amount
+            held.held += amount
+            slot.touched_ms = now_ms
+            slot.peak = max(slot.peak, held.held)
+    return Hold(needs, parts)
+
+
+def dry(slots: Sequence[Slot]) -> list[Slot]:
+    """The slots that should be refilled before the next requests find them empty."""
+    return [
+        slot
+        for slot in slots
+        if slot.limit is not None
+        and slot.lease.available < slot.low_water
+        and not slot.is_refilling
+    ]
+
+
+def is_settled(short: Sequence[Slot], needs: Amounts, now_ms: int) -> bool:
+    """True when the store has said lately that a short slot cannot be filled."""
+    return any(
+        now_ms < slot.exhausted_until_ms and slot.lease.available < needs[slot.index]
+        for slot in short
+    )
+
+
+def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
+    """The refusal for the first slot that cannot give what is needed: rate before credit.
+
+    Credit that only requests in flight hold is worth waiting for (429 `credit_held`); credit that
+    is spent is not (402 `insufficient_quota`).
+    """
+    exhausted = [slot for slot in short if now_ms < slot.exhausted_until_ms] or list(short)
+    slot = min(exhausted, key=lambda each: (each.index == COST, each.ref))
+    left = max(0, slot.known_left or 0)
+    needed = needs[slot.index]
+    resets_at_ms = None if slot.ref.window == "lifetime" else slot.lease.end_ms
+    if slot.index != COST:
+        reason, words = Reason.RATE, f"{left} of {slot.limit} {slot.ref.resource} are left"
+        retry_after_s = _seconds_until(resets_at_ms, now_ms)
+    elif needed <= left:
+        reason, retry_after_s = Reason.CREDIT_HELD, _HELD_RETRY_S
+        words = f"{format_usd(left)} USD are left, but requests in flight hold them"
+    else:
+        reason, retry_after_s = Reason.QUOTA, None
+        words = f"{format_usd(left)} USD are left and this request may cost {format_usd(needed)}"
+    return Deny(
+        reason,
+        f"{reason.message} ({slot.ref.name}: {words}.)",
+        allowance=slot.ref.name,
+        limit=slot.limit,
+        left=left,
+        resource=slot.ref.resource,
+        resets_at_ms=resets_at_ms,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _seconds_until(moment_ms: int | None, now_ms: int) -> int:
+    return 1 if moment_ms is None else max(1, -(-(moment_ms - now_ms) // 1000))

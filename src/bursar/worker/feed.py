@@ -1,0 +1,94 @@
+"""The change feed's reader: how this worker learns what the control plane did.
+
+Owns the cursor and the moment at which the database was last heard. Changes of this process arrive
+at once, through the store's listeners; those of others by notification, where the database has one,
+and by polling underneath, always. Must not know what a change means to anybody.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from bursar.store import changes
+from bursar.store.database import POSTGRESQL, Change, Database
+
+_log = structlog.get_logger("bursar.feed")
+_POLL_S = 0.2
+_NOTIFIED_POLL_S = 1.0
+
+
+class Feed:
+    """Follows the changes of one database and hands them to `apply`."""
+
+    def __init__(
+        self, database: Database, apply: Callable[[Sequence[Change]], None], *, stale_s: float
+    ) -> None:
+        self._database = database
+        self._apply = apply
+        self._stale_s = stale_s
+        self._cursor = 0
+        self._heard = time.monotonic()
+        self._wake = asyncio.Event()
+        database.listen(apply)
+
+    @property
+    def is_stale(self) -> bool:
+        """True when the database has been silent for longer than changes may go unnoticed."""
+        return time.monotonic() - self._heard > self._stale_s
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the database was last heard."""
+        return time.monotonic() - self._heard
+
+    async def start(self) -> None:
+        """Begin at the newest change."""
+        async with self._database.read() as tx:
+            self._cursor = await changes.get_last(tx)
+        self._heard = time.monotonic()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        is_notified = self._database.dialect == POSTGRESQL
+        listening: asyncio.Task[None] | None = None
+        try:
+            while True:
+                if is_notified and (listening is None or listening.done()):
+                    listening = asyncio.create_task(self._listen())
+                await self._poll()
+                await self._pause(_NOTIFIED_POLL_S if is_notified else _POLL_S)
+        finally:
+            if listening is not None:
+                listening.cancel()
+
+    async def _poll(self) -> None:
+        asked = time.monotonic()
+        try:
+            async with asyncio.timeout(self._stale_s), self._database.read() as tx:
+                news = await changes.list_after(tx, cursor=self._cursor)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            _log.warning("feed_silent", error=type(error).__name__, silent_s=round(self.silent_s, 1))
+            return
+        if news:
+            self._cursor = news[-1].id
+            self._apply(news)
+        # What was true when the question was asked, not when the answer came.
+        self._heard = asked
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _listen(self) -> None:
+        try:
+            await changes.listen(self._database, self._wake.set)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            _log.warning("feed_not_notified", error=type(error).__name__)
+            await asyncio.sleep(_NOTIFIED_POLL_S)

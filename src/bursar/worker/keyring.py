@@ -1,0 +1,163 @@
+"""The keyring: verified keys in memory, by the full SHA-256 of their secrets.
+
+Owns who is known and for how long. A key is loaded at its first use and dropped when the change
+feed says that it, or its account, has changed; the next use loads it anew. Nothing is ever served
+from a truncated digest, and an unknown secret is remembered only until any key changes. Must not
+decide about money.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from bursar.core import secrets
+from bursar.core.refusals import Reason
+from bursar.core.secrets import KeyKind
+from bursar.store import changes, keys
+from bursar.store.database import Change, Database
+from bursar.store.keys import CredentialRow
+from bursar.worker.purse import Purse, Slot
+
+_MOST_UNKNOWN = 10_000
+
+
+class Credential:
+    """A key as admission needs it: whose it is, which slots apply, or why it is refused."""
+
+    __slots__ = (
+        "account_id",
+        "digest",
+        "expires_ms",
+        "key_id",
+        "name",
+        "project_id",
+        "refusal",
+        "slots",
+        "user_id",
+    )
+
+    def __init__(self, row: CredentialRow, digest: bytes, slots: tuple[Slot, ...]) -> None:
+        self.key_id = row.key_id
+        self.account_id = row.account_id
+        self.user_id = row.user_id
+        self.project_id = row.project_id
+        self.name = row.name
+        self.expires_ms = row.expires_ms
+        self.digest = digest
+        self.slots = slots
+        self.refusal = _refusal(row)
+
+    def refused(self, now_ms: int) -> Reason | None:
+        """Why this key may not call the gateway, or None."""
+        if self.expires_ms is None or now_ms < self.expires_ms:
+            return self.refusal
+        known_first = self.refusal in {Reason.DELETED, Reason.DISABLED}
+        return self.refusal if known_first else Reason.EXPIRED
+
+
+class Keyring:
+    """Credentials by digest, bounded; the oldest go first."""
+
+    def __init__(
+        self, database: Database, purse: Purse, *, clock_ms: Callable[[], int], most: int
+    ) -> None:
+        self._database = database
+        self._purse = purse
+        self._clock_ms = clock_ms
+        self._most = most
+        self._known: dict[bytes, Credential] = {}
+        self._by_account: dict[int, dict[int, bytes]] = {}
+        self._unknown: set[bytes] = set()
+        self._loading: dict[bytes, asyncio.Task[Credential | None]] = {}
+        self._generation = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, secret: bytes) -> Credential | None:
+        """The credential of a secret that has been used before; None: `load` it."""
+        return self._known.get(secrets.digest(secret))
+
+    async def load(self, secret: bytes) -> Credential | Reason:
+        """Look a secret up in the store, once for all who ask at the same time."""
+        if secrets.parse(secret) is None:
+            return Reason.MALFORMED
+        digest = secrets.digest(secret)
+        if digest in self._unknown:
+            return Reason.UNKNOWN
+        task = self._loading.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._load(digest))
+            self._loading[digest] = task
+            task.add_done_callback(lambda _: self._loading.pop(digest, None))
+        # One caller's disconnect must not cancel the look-up that others wait for.
+        return await asyncio.shield(task) or Reason.UNKNOWN
+
+    def apply(self, news: Sequence[Change]) -> None:
+        """Drop what has changed; plain, so that nobody is let in between."""
+        self._generation += 1
+        for change in news:
+            if change.topic == changes.KEY:
+                self._unknown.clear()
+                self._drop(change.account_id, int(change.subject))
+            elif change.topic in {changes.ACCOUNT, changes.ALLOWANCE}:
+                for key_id in list(self._by_account.get(change.account_id, ())):
+                    self._drop(change.account_id, key_id)
+
+    def clear(self) -> None:
+        """Forget everything: the change feed may have been missed."""
+        self._generation += 1
+        self._unknown.clear()
+        for account_id, known in list(self._by_account.items()):
+            for key_id in list(known):
+                self._drop(account_id, key_id)
+
+    async def _load(self, digest: bytes) -> Credential | None:
+        while True:
+            generation = self._generation
+            async with self._database.read() as tx:
+                row = await keys.find_credential(tx, secret_hash=digest)
+            # A change that was announced while the row was on its way may be newer than the row.
+            if generation == self._generation:
+                return self._remember(digest, row)
+
+    def _remember(self, digest: bytes, row: CredentialRow | None) -> Credential | None:
+        if row is None:
+            if len(self._unknown) >= _MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown.add(digest)
+            return None
+        now_ms = self._clock_ms()
+        slots = tuple(
+            self._purse.slot_for(allowance, zone=row.time_zone, now_ms=now_ms)
+            for allowance in row.allowances
+        )
+        for slot in slots:
+            slot.users += 1
+        if len(self._known) >= self._most:
+            oldest = next(iter(self._known.values()))
+            self._drop(oldest.account_id, oldest.key_id)
+        credential = Credential(row, digest, slots)
+        self._known[digest] = credential
+        self._by_account.setdefault(row.account_id, {})[row.key_id] = digest
+        return credential
+
+    def _drop(self, account_id: int, key_id: int) -> None:
+        known = self._by_account.get(account_id)
+        digest = known.pop(key_id, None) if known else None
+        if known is not None and not known:
+            del self._by_account[account_id]
+        if digest is not None:
+            for slot in self._known.pop(digest).slots:
+                slot.users -= 1
+
+
+def _refusal(row: CredentialRow) -> Reason | None:
+    if row.is_deleted:
+        return Reason.DELETED
+    if not row.is_enabled:
+        return Reason.DISABLED
+    if row.kind != KeyKind.INFERENCE:
+        return Reason.WRONG_KEY_TYPE
+    if row.account_status != "active":
+        return Reason.ACCOUNT_SUSPENDED
+    return None

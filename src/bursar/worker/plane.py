@@ -1,0 +1,250 @@
+"""The data plane of one process: its parts put together, its life, and its one question.
+
+Owns the order of start and stop, recovery of dead workers, and `hold`, through which every request
+passes. Must not know HTTP.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from bursar.core.pricebook import PriceBook
+from bursar.core.refusals import Deny, Reason, deny
+from bursar.store import changes, prices
+from bursar.store.database import SQLITE, Change, Database
+from bursar.store.plane import leases, workers
+from bursar.telemetry import Metrics
+from bursar.worker import admission, recovery
+from bursar.worker.feed import Feed
+from bursar.worker.journal import Journal
+from bursar.worker.keyring import Credential, Keyring
+from bursar.worker.leasing import Leasing
+from bursar.worker.purse import Amounts, Hold, Purse, Slot
+from bursar.worker.settlement import Settlement
+
+_log = structlog.get_logger("bursar.worker")
+_TRIES = 4
+_RETRY_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a worker behaves; each field is a setting of the same name."""
+
+    journal_dir: Path
+    journal_max_bytes: int
+    settle_batch: int
+    settle_linger_s: float
+    settle_backlog_most: int
+    max_staleness_s: float
+    lease_ttl_s: float
+    lease_idle_s: float
+    keyring_most: int
+
+
+class Worker:
+    """One worker: keyring, purse, leasing, settlement and the change feed."""
+
+    def __init__(
+        self,
+        database: Database,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.database = database
+        self.limits = limits
+        self.metrics = metrics
+        self.clock_ms = clock_ms
+        self.purse = Purse()
+        self.keyring = Keyring(database, self.purse, clock_ms=clock_ms, most=limits.keyring_most)
+        self.feed = Feed(database, self._apply, stale_s=limits.max_staleness_s)
+        self.pricebook = PriceBook(())
+        self.is_draining = False
+        self.worker_id = 0
+        self._prices_changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._identity: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Recover what dead workers left, register, and begin to serve."""
+        if self.database.dialect == SQLITE:
+            # Whoever serves owns the file, so every other worker is gone.
+            await recovery.close_all(self.database)
+        await recovery.replay_journals(self.database, self.limits.journal_dir, self.metrics)
+        await self.feed.start()
+        await self._load_prices()
+        await self._take_identity()
+        loops: list[Callable[[], Awaitable[None]]] = [
+            self.feed.run,
+            self._follow_prices,
+            self._return_idle,
+            self._keep_alive,
+        ]
+        self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+        self.database.add_barrier(self._flush)
+
+    async def stop(self) -> None:
+        """Settle everything, return every lease, and leave nothing behind."""
+        self.is_draining = True
+        await _cancel(self._tasks)
+        is_settled = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.lease_ttl_s):
+                await self.settlement.flush()
+                is_settled = self.settlement.backlog == 0
+        await _cancel(self._identity)
+        if is_settled:
+            with suppress(SQLAlchemyError, OSError):
+                await recovery.retire(self.database, worker_id=self.worker_id)
+        self.journal.close(is_settled=is_settled)
+
+    def closed(self) -> Deny | None:
+        """Why this worker admits nobody at the moment, or None. Money fails closed."""
+        if self.is_draining:
+            return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
+        if self.feed.is_stale:
+            return deny(Reason.STALE, retry_after_s=_RETRY_S)
+        if self.settlement.is_storage_full:
+            return deny(Reason.STORAGE_FULL, retry_after_s=_RETRY_S)
+        if self.settlement.backlog > self.limits.settle_backlog_most:
+            return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
+        return None
+
+    async def hold(self, credential: Credential, needs: Amounts) -> Hold | Deny:
+        """Hold what a request needs, asking the store for more only when memory is too short.
+
+        Raises Unavailable when the store does not answer.
+        """
+        slots = credential.slots
+        for _ in range(_TRIES):
+            now_ms = self.clock_ms()
+            answer = admission.admit(slots, needs, now_ms)
+            if isinstance(answer, Hold):
+                self.refill(slots)
+                return answer
+            if admission.is_settled(answer, needs, now_ms):
+                break
+            await self.leasing.wait_for(answer, needs)
+        now_ms = self.clock_ms()
+        answer = admission.admit(slots, needs, now_ms)
+        return answer if isinstance(answer, Hold) else admission.refuse(answer, needs, now_ms)
+
+    def refill(self, slots: Sequence[Slot]) -> None:
+        """Have slots that run low refilled before they are dry."""
+        dry = admission.dry(slots)
+        if dry:
+            self.leasing.refill(dry)
+
+    def _apply(self, news: Sequence[Change]) -> None:
+        self.keyring.apply(news)
+        topics = {change.topic for change in news}
+        if changes.PRICES in topics:
+            self._prices_changed.set()
+        if topics & {changes.ALLOWANCE, changes.ACCOUNT, changes.KEY}:
+            touched = {change.account_id for change in news}
+            slots = [s for s in self.purse.slots.values() if s.ref.account_id in touched]
+            for slot in slots:
+                slot.exhausted_until_ms = 0
+            if changes.ALLOWANCE in topics and self.worker_id:
+                self.leasing.recall(slots)
+
+    async def _flush(self) -> None:
+        await self.settlement.flush()
+
+    async def _take_identity(self) -> None:
+        """Register as a new worker with a journal of its own."""
+        async with self.database.write() as tx:
+            self.worker_id = await workers.insert_worker(tx, host=socket.gethostname())
+        limits = self.limits
+        self.journal = Journal(
+            limits.journal_dir, self.worker_id, max_bytes=limits.journal_max_bytes
+        )
+        self.settlement = Settlement(
+            self.database,
+            self.journal,
+            self.metrics,
+            worker_id=self.worker_id,
+            quarantine=recovery.Quarantine(limits.journal_dir, self.worker_id),
+            batch=limits.settle_batch,
+            linger_s=limits.settle_linger_s,
+        )
+        self.leasing = Leasing(
+            self.database,
+            self.purse,
+            self.metrics,
+            worker_id=self.worker_id,
+            clock_ms=self.clock_ms,
+        )
+        loops = (self.settlement.run, self.leasing.run)
+        self._identity = [asyncio.create_task(_forever(loop)) for loop in loops]
+        _log.info("worker_registered", worker_id=self.worker_id)
+
+    async def _replace_identity(self) -> None:
+        """This worker was declared dead: settle under the old name, go on under a new one."""
+        _log.error("worker_fenced", worker_id=self.worker_id)
+        self.purse.void(self.clock_ms())
+        old, journal, tasks = self.settlement, self.journal, self._identity
+        await self._take_identity()
+        await old.flush()
+        await _cancel(tasks)
+        journal.close(is_settled=True)
+
+    async def _keep_alive(self) -> None:
+        await asyncio.sleep(self.limits.lease_ttl_s / 10)
+        try:
+            async with self.database.write() as tx:
+                await workers.renew(tx, worker_id=self.worker_id)
+            await recovery.reap(
+                self.database,
+                before_ms=self.clock_ms() - int(self.limits.lease_ttl_s * 1000),
+            )
+        except workers.Fenced:
+            await self._replace_identity()
+
+    async def _return_idle(self) -> None:
+        await asyncio.sleep(self.limits.lease_idle_s / 2)
+        before_ms = self.clock_ms() - int(self.limits.lease_idle_s * 1000)
+        idle = self.purse.idle(before_ms=before_ms)
+        await self.leasing.give_back(idle)
+        for slot in idle:
+            if not slot.users and slot.lease.is_empty:
+                self.purse.slots.pop(slot.ref, None)
+
+    async def _follow_prices(self) -> None:
+        await self._prices_changed.wait()
+        self._prices_changed.clear()
+        await self._load_prices()
+
+    async def _load_prices(self) -> None:
+        async with self.database.read() as tx:
+            self.pricebook = PriceBook(await prices.list_all(tx))
+
+
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop again and again, whatever it raises: a worker without one of them is dead."""
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            _log.warning("loop_failed", loop=loop.__qualname__, error=type(error).__name__)
+            await asyncio.sleep(0.5)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def wall_clock_ms() -> int:
+    """The time of day in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

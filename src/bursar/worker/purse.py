@@ -1,0 +1,248 @@
+"""The purse: every lease that this worker holds, and the holds that requests have on them.
+
+Owns the arithmetic of hold, settle and release in memory. Everything here is a plain function: on
+one event loop a function that never awaits is atomic, so two requests cannot both get the last
+cent, and a cancelled request's clean-up cannot be cancelled again half-way.
+
+A slot is one allowance as this worker sees it. Its lease belongs to one window; when the window
+ends the slot begins a new, empty lease, and requests in flight keep the old one.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bursar.core.allowances import Allowance, AllowanceRef, Resource
+from bursar.core.windows import Window, bounds
+from bursar.store.plane.charges import Move
+
+COST, REQUESTS, TOKENS, CONCURRENCY = range(4)
+_INDEX = {
+    Resource.COST.value: COST,
+    Resource.REQUESTS.value: REQUESTS,
+    Resource.TOKENS.value: TOKENS,
+    Resource.CONCURRENCY.value: CONCURRENCY,
+}
+_NEVER_MS = 2**62
+
+
+class Amounts(NamedTuple):
+    """What a request needs, or truly used, of each resource."""
+
+    cost_nanos: int
+    requests: int
+    tokens: int
+    concurrency: int
+
+
+class Lease:
+    """A slice of one allowance in one window: available + held + pending is what the store says.
+
+    `held` is set aside for requests in flight; `pending` is spent but not settled yet.
+    """
+
+    __slots__ = ("available", "end_ms", "held", "pending", "start_ms")
+
+    def __init__(self, start_ms: int, end_ms: int) -> None:
+        self.start_ms = start_ms
+        self.end_ms = end_ms
+        self.available = 0
+        self.held = 0
+        self.pending = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing of this lease is left anywhere in memory."""
+        return not (self.available or self.held or self.pending)
+
+
+class Slot:
+    """One allowance as this worker sees it: its limit, its lease and how fast it is spent."""
+
+    __slots__ = (
+        "exhausted_until_ms",
+        "index",
+        "is_refilling",
+        "known_left",
+        "lease",
+        "limit",
+        "low_water",
+        "peak",
+        "ref",
+        "refilled_ms",
+        "spent",
+        "touched_ms",
+        "users",
+        "zone",
+    )
+
+    def __init__(self, ref: AllowanceRef, limit: int | None, *, zone: str, now_ms: int) -> None:
+        self.ref = ref
+        self.limit = limit
+        self.zone = zone
+        self.index = _INDEX[ref.resource]
+        self.lease = _new_lease(ref.window, zone, now_ms)
+        self.low_water = 0
+        self.is_refilling = False
+        self.exhausted_until_ms = 0
+        self.known_left: int | None = limit
+        self.spent = 0
+        self.peak = 0
+        self.refilled_ms = now_ms
+        self.touched_ms = now_ms
+        self.users = 0
+
+    def current(self, now_ms: int) -> Lease:
+        """The lease of the window that `now_ms` is in; a new, empty one when it has just begun."""
+        if now_ms >= self.lease.end_ms:
+            self.lease = _new_lease(self.ref.window, self.zone, now_ms)
+            self.known_left = self.limit
+            self.exhausted_until_ms = 0
+        return self.lease
+
+    def void(self, now_ms: int) -> None:
+        """Forget the lease: it belongs to a worker that has been fenced."""
+        self.lease = _new_lease(self.ref.window, self.zone, now_ms)
+        self.is_refilling = False
+
+    def learn(self, allowance: Allowance) -> None:
+        """Take over what the store said of this allowance."""
+        self.limit = allowance.limit
+        if allowance.limit is None:
+            self.known_left = None
+        else:
+            self.known_left = allowance.limit - allowance.used - self.lease.pending
+
+
+class Hold:
+    """One request's set-aside; ends settled or released, never otherwise."""
+
+    __slots__ = ("_needs", "_parts", "is_ended")
+
+    def __init__(self, needs: Amounts, parts: list[tuple[Slot, Lease | None]]) -> None:
+        self._needs = needs
+        self._parts = parts
+        self.is_ended = False
+
+    @property
+    def cost_nanos(self) -> int:
+        """What is held of every cost allowance."""
+        return self._needs.cost_nanos
+
+    def release(self) -> None:
+        """End the hold unspent. Ending it twice does nothing."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        for slot, lease in self._parts:
+            if lease is not None:
+                amount = self._needs[slot.index]
+                lease.held -= amount
+                lease.available += amount
+
+    def settle(self, used: Amounts) -> "Settlement":
+        """Replace the hold by the true use and say what that does to each allowance.
+
+        Cost beyond the hold is taken from the same leases as far as all of them go together; the
+        rest is `excess_nanos`, for the ledger to decide.
+        """
+        if self.is_ended:
+            raise RuntimeError("a hold ends once")
+        self.is_ended = True
+        more = max(0, used.cost_nanos - self._needs.cost_nanos)
+        extra = min((more, *self._spare())) if more else 0
+        covered = min(used.cost_nanos, self._needs.cost_nanos + extra)
+        moves: list[Move] = []
+        parts: list[tuple[Lease, int]] = []
+        for slot, lease in self._parts:
+            self._settle_slot(slot, lease, used, covered, moves, parts)
+        return Settlement(covered, used.cost_nanos - covered, moves, parts)
+
+    def _settle_slot(  # noqa: PLR0913
+        self,
+        slot: Slot,
+        lease: Lease | None,
+        used: Amounts,
+        covered: int,
+        moves: list[Move],
+        parts: list[tuple[Lease, int]],
+    ) -> None:
+        index = slot.index
+        true = covered if index == COST else used[index]
+        from_lease = 0
+        if lease is not None:
+            amount = self._needs[index]
+            # An estimate that was too low is corrected by what the window has left, unasked.
+            from_lease = true if index == COST else min(true, amount)
+            lease.held -= amount
+            lease.available += amount - from_lease
+            lease.pending += from_lease
+            if from_lease:
+                parts.append((lease, from_lease))
+                slot.spent += from_lease
+            if slot.known_left is not None:
+                slot.known_left -= true
+        if true:
+            ref, start_ms = slot.ref, (lease or slot.lease).start_ms
+            moves.append(
+                Move(ref.scope, ref.resource, ref.window, ref.model, start_ms, from_lease, true)
+            )
+
+    def _spare(self) -> list[int]:
+        return [
+            lease.available
+            for slot, lease in self._parts
+            if slot.index == COST and lease is not None
+        ]
+
+
+class Settlement(NamedTuple):
+    """A hold's end: cost covered by leases, cost beyond them, and what moves where."""
+
+    covered_nanos: int
+    excess_nanos: int
+    moves: list[Move]
+    parts: list[tuple[Lease, int]]
+
+
+class Purse:
+    """All slots of one worker."""
+
+    def __init__(self) -> None:
+        self.slots: dict[AllowanceRef, Slot] = {}
+
+    def slot_for(self, allowance: Allowance, *, zone: str, now_ms: int) -> Slot:
+        """The slot of this allowance, with its limit brought up to date."""
+        slot = self.slots.get(allowance.ref)
+        if slot is None:
+            slot = self.slots[allowance.ref] = Slot(
+                allowance.ref, allowance.limit, zone=zone, now_ms=now_ms
+            )
+        if slot.limit != allowance.limit:
+            slot.learn(allowance)
+            slot.exhausted_until_ms = 0
+        return slot
+
+    def idle(self, *, before_ms: int) -> list[Slot]:
+        """Slots with something available that no request has touched since `before_ms`."""
+        return [
+            slot
+            for slot in self.slots.values()
+            if slot.touched_ms < before_ms and (slot.lease.available or not slot.users)
+        ]
+
+    def void(self, now_ms: int) -> None:
+        """Forget every lease; holds in flight keep what they hold and settle without it."""
+        for slot in self.slots.values():
+            slot.void(now_ms)
+
+
+def paid(parts: Sequence[tuple[Lease, int]]) -> None:
+    """The store has settled these amounts: they leave the leases."""
+    for lease, amount in parts:
+        lease.pending -= amount
+
+
+def _new_lease(window: str, zone: str, now_ms: int) -> Lease:
+    limits = bounds(Window(window), now_ms=now_ms, zone=zone)
+    return Lease(limits.start_ms, _NEVER_MS if limits.end_ms is None else limits.end_ms)
+

@@ -1,0 +1,127 @@
+"""Recovery: what dead workers left behind is settled, returned, or put where somebody will look.
+
+Owns replay of journals, the closing of silent workers, and quarantine. Must not know requests.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from bursar.core.errors import InvariantViolated
+from bursar.store.database import Database, WriteTx
+from bursar.store.plane import leases, settlement, workers
+from bursar.store.plane.charges import Charge
+from bursar.telemetry import Metrics
+from bursar.worker.journal import DeadJournal, JournalDamaged, find_dead
+
+# Refused by the database for good: sending the same charge again would be refused again.
+REFUSED = (IntegrityError, InvariantViolated, OverflowError)
+_BATCH = 256
+_log = structlog.get_logger("bursar.recovery")
+
+
+class Quarantine:
+    """Charges that the ledger refuses, one JSON line each, for a person to decide about."""
+
+    def __init__(self, directory: Path, worker_id: int) -> None:
+        self._path = directory / f"{worker_id:08d}.quarantine"
+
+    def __call__(self, charge: Charge, why: str) -> None:
+        """Keep the charge and the reason; raises OSError when it cannot be kept."""
+        line = json.dumps({"why": why, "charge": msgspec.to_builtins(charge)})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+async def replay_journals(database: Database, directory: Path, metrics: Metrics) -> int:
+    """Settle what dead workers of this host had charged; how many charges that were.
+
+    Raises JournalDamaged when a journal is not what was written.
+    """
+    replayed = 0
+    for journal in find_dead(directory):
+        with journal:
+            replayed += await _replay(database, journal, directory, metrics)
+            async with database.write() as tx:
+                await _close(tx, worker_id=journal.worker_id)
+            journal.delete()
+    return replayed
+
+
+async def close_all(database: Database) -> None:
+    """Fence every worker that is registered as live."""
+    async with database.read() as tx:
+        live = await workers.list_live(tx)
+    for worker in live:
+        async with database.write() as tx:
+            await workers.close(tx, worker_id=worker.id)
+
+
+async def reap(database: Database, *, before_ms: int) -> int:
+    """Close workers that have been silent since `before_ms` and return their leases."""
+    async with database.read() as tx:
+        silent = await workers.list_silent(tx, since_ms=before_ms)
+    for worker in silent:
+        async with database.write() as tx:
+            returned = await _close(tx, worker_id=worker.id)
+        _log.warning("worker_closed", worker_id=worker.id, leases_returned=returned)
+    return len(silent)
+
+
+async def retire(database: Database, *, worker_id: int) -> None:
+    """Close a worker that has settled everything."""
+    async with database.write() as tx:
+        await _close(tx, worker_id=worker_id)
+
+
+async def _close(tx: WriteTx, *, worker_id: int) -> int:
+    await workers.close(tx, worker_id=worker_id)
+    return await leases.release_all(tx, worker_id=worker_id)
+
+
+async def _replay(
+    database: Database, journal: DeadJournal, directory: Path, metrics: Metrics
+) -> int:
+    async with database.read() as tx:
+        row = await workers.find(tx, worker_id=journal.worker_id)
+    charges = list(journal.charges())
+    if row is None and charges:
+        raise JournalDamaged(
+            f"the journal of worker {journal.worker_id} belongs to another database"
+        )
+    settled = row.settled_seq if row is not None else 0
+    late = [charge for charge in charges if charge.seq > settled]
+    for start in range(0, len(late), _BATCH):
+        batch = late[start : start + _BATCH]
+        try:
+            async with database.write() as tx:
+                await settlement.settle(tx, worker_id=journal.worker_id, charges=batch)
+        except (settlement.NotCovered, *REFUSED):
+            await _replay_singly(database, journal.worker_id, batch, directory, metrics)
+    if late:
+        _log.warning("journal_replayed", worker_id=journal.worker_id, charges=len(late))
+    return len(late)
+
+
+async def _replay_singly(
+    database: Database,
+    worker_id: int,
+    batch: Sequence[Charge],
+    directory: Path,
+    metrics: Metrics,
+) -> None:
+    quarantine = Quarantine(directory, worker_id)
+    for charge in batch:
+        try:
+            async with database.write() as tx:
+                _, overrun = await settlement.settle_one(tx, worker_id=worker_id, charge=charge)
+            metrics.overrun_nanos += overrun
+        except REFUSED as error:
+            quarantine(charge, str(error))
+            metrics.quarantined += 1
+            async with database.write() as tx:
+                await settlement.skip(tx, worker_id=worker_id, charge=charge)

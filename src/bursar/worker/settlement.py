@@ -1,0 +1,203 @@
+"""Settlement: charges travel from memory and journal to the ledger, in batches, exactly once.
+
+Owns the queue, its group commit and its retries. A batch that the database refuses is tried charge
+by charge; a charge that it still refuses goes to quarantine, with an alarm, and those behind it go
+on. Nothing is ever dropped. Must not know how a charge came about.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from bursar.store.database import Database
+from bursar.store.plane import settlement as ledger
+from bursar.store.plane.charges import Charge
+from bursar.telemetry import Metrics
+from bursar.worker.journal import Journal, JournalFull
+from bursar.worker.purse import Lease, paid
+from bursar.worker.recovery import REFUSED
+
+_log = structlog.get_logger("bursar.settlement")
+_RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Settled(NamedTuple):
+    """A charge on its way and the leases that its cost is still pending in."""
+
+    charge: Charge
+    parts: Sequence[tuple[Lease, int]]
+
+
+class Settlement:
+    """One worker's queue of charges and the loop that empties it into the ledger."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        database: Database,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        worker_id: int,
+        quarantine: Callable[[Charge, str], None],
+        batch: int,
+        linger_s: float,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._metrics = metrics
+        self._worker_id = worker_id
+        self._quarantine = quarantine
+        self._batch = batch
+        self._linger_s = linger_s
+        self._queue: deque[Settled] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._last_seq = 0
+        self._settled_seq = 0
+        self.is_storage_full = False
+
+    @property
+    def backlog(self) -> int:
+        """Charges that are not settled yet."""
+        return len(self._queue)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest unsettled charge was made; None when all are settled."""
+        return self._queue[0].charge.at_ms if self._queue else None
+
+    def submit(self, charge: Charge, parts: Sequence[tuple[Lease, int]]) -> None:
+        """Take a charge over: number it, write it to the journal, queue it. Never fails.
+
+        A charge that the disk will not take is settled from memory all the same; the worker stops
+        admitting until the journal accepts one again.
+        """
+        self._last_seq += 1
+        charge.seq = self._last_seq
+        try:
+            self._journal.append(charge)
+            self.is_storage_full = False
+        except JournalFull as error:
+            if not self.is_storage_full:
+                _log.error("journal_full", error=str(error))
+            self.is_storage_full = True
+        self._queue.append(Settled(charge, parts))
+        if len(self._queue) == 1:
+            self._wake.set()
+        elif len(self._queue) >= self._batch:
+            self._full.set()
+
+    async def flush(self) -> None:
+        """Return once every charge submitted before the call is settled."""
+        if self._settled_seq >= self._last_seq:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._last_seq, future))
+        self._full.set()
+        await future
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        while True:
+            await self._wake.wait()
+            await self._gather()
+            batch = [self._queue[n] for n in range(min(len(self._queue), self._batch))]
+            await self._settle(batch)
+            if not self._queue:
+                self._wake.clear()
+
+    async def _gather(self) -> None:
+        """Linger for more charges, unless a batch is full or somebody waits."""
+        if len(self._queue) >= self._batch or self._waiting:
+            return
+        self._full.clear()
+        try:
+            async with asyncio.timeout(self._linger_s):
+                await self._full.wait()
+        except TimeoutError:
+            return
+
+    async def _settle(self, batch: Sequence[Settled]) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._try(batch)
+            except ledger.NotCovered:
+                return await self._settle_singly(batch)
+            except REFUSED as error:
+                _log.warning("batch_refused", error=str(error), charges=len(batch))
+                return await self._settle_singly(batch)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                attempt = await self._pause(attempt, error)
+            else:
+                return self._done(batch)
+
+    async def _try(self, batch: Sequence[Settled]) -> None:
+        charges = [item.charge for item in batch]
+        async with self._database.write() as tx:
+            await ledger.settle(tx, worker_id=self._worker_id, charges=charges)
+
+    async def _settle_singly(self, batch: Sequence[Settled]) -> None:
+        for item in batch:
+            attempt = 0
+            while not await self._try_single(item):
+                attempt = await self._pause(attempt, None)
+            self._done([item])
+
+    async def _try_single(self, item: Settled) -> bool:
+        """Settle one charge or put it into quarantine; False when it should be tried again."""
+        try:
+            async with self._database.write() as tx:
+                is_new, overrun = await ledger.settle_one(
+                    tx, worker_id=self._worker_id, charge=item.charge
+                )
+        except REFUSED as error:
+            return await self._set_aside(item, str(error))
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            _log.warning("settlement_failed", error=_kind(error))
+            return False
+        if overrun and is_new:
+            self._metrics.overrun_nanos += overrun
+            _log.warning("overrun", event_id=item.charge.event_id, overrun_nanos=overrun)
+        return True
+
+    async def _set_aside(self, item: Settled, why: str) -> bool:
+        self._quarantine(item.charge, why)
+        self._metrics.quarantined += 1
+        _log.error("charge_quarantined", event_id=item.charge.event_id, why=why)
+        try:
+            async with self._database.write() as tx:
+                await ledger.skip(tx, worker_id=self._worker_id, charge=item.charge)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            _log.warning("settlement_failed", error=_kind(error))
+            return False
+        return True
+
+    async def _pause(self, attempt: int, error: BaseException | None) -> int:
+        if error is not None:
+            _log.warning("settlement_failed", error=_kind(error), attempt=attempt)
+        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        return attempt + 1
+
+    def _done(self, batch: Sequence[Settled]) -> None:
+        for item in batch:
+            self._queue.popleft()
+            paid(item.parts)
+        self._settled_seq = batch[-1].charge.seq
+        self._journal.settled(self._settled_seq)
+        self._metrics.settled += len(batch)
+        while self._waiting and self._waiting[0][0] <= self._settled_seq:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+
+
+def _kind(error: BaseException) -> str:
+    """What went wrong, without parameters of statements (they may hold customers' data)."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return f"{type(origin).__name__}: {str(origin).splitlines()[0] if str(origin) else ''}"
