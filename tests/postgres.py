@@ -361,9 +361,14 @@ def _make_reachable(binaries: Path, owner: _Owner, folder: Path) -> Path:
     """`binaries`, or a copy of their installation where the owner cannot get at them."""
     if not owner.is_other or _is_reachable(binaries):
         return binaries
-    copy = folder / "install"
-    shutil.copytree(binaries.parent, copy, symlinks=True)
-    for path in [copy, *copy.rglob("*")]:
+    install = binaries.parent
+    copy = folder / install.parent.name / install.name
+    shutil.copytree(install, copy, symlinks=True)
+    # A wheel keeps the libraries of its programs beside its package, and finds them from there.
+    libraries = install.parent.with_name(f"{install.parent.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    for path in [folder, *folder.rglob("*")]:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
     return copy / binaries.name
 

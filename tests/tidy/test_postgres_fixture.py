@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -93,7 +95,7 @@ def test_a_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
     while Path("/proc", pid).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path("/proc", pid).exists()
-    postgres.shutil.rmtree(folder)
+    shutil.rmtree(folder)
 
 
 def test_binaries_that_do_not_exist_are_named(
@@ -102,3 +104,18 @@ def test_binaries_that_do_not_exist_are_named(
     monkeypatch.setenv("BURSAR_TEST_POSTGRES", str(tmp_path))
     with pytest.raises(PostgresUnavailable, match=str(tmp_path)):
         postgres.find_binaries()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives the server to another user")
+def test_binaries_that_only_root_can_reach_are_copied(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BURSAR_TEST_POSTGRES", "wheel")
+    install = postgres.find_binaries().parent
+    package = install.parent
+    shutil.copytree(install, tmp_path / package.name / install.name, symlinks=True)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), tmp_path / f"{package.name}.libs")
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("BURSAR_TEST_POSTGRES", str(tmp_path / package.name / install.name / "bin"))
+    with PostgresServer() as server:
+        assert len(server.execute("SELECT 1")) == 1
