@@ -86,6 +86,29 @@ def test_a_lease_is_at_least_the_need_and_at_most_an_eighth_more(
     assert after == row(limit, leased=granted)
 
 
+@pytest.mark.parametrize(
+    ("limit", "need", "demand", "granted"),
+    [
+        (1000, 10, 400, 400),  # more than an eighth, because requests wait for it
+        (1000, 10, 5000, 1000),  # as far as it goes
+        (1000, 10, 5, 125),
+        (5, 10, 400, 0),  # what nobody can use is left to others
+        (None, 10, 400, 500),
+    ],
+)
+def test_what_waiting_requests_ask_for_is_granted_as_far_as_it_is_free(
+    limit: int | None, need: int, demand: int, granted: int
+) -> None:
+    after, found = allowances.take(row(limit), need, 500, demand=demand)
+    assert found == granted
+    assert after == row(limit, leased=granted)
+
+
+def test_refs_sort_by_account_first_so_that_rows_are_locked_in_one_order() -> None:
+    refs = [TOKENS, WALLET, replace(WALLET, account_id=2), replace(TOKENS, model="")]
+    assert sorted(refs) == [refs[2], refs[1], refs[3], refs[0]]
+
+
 def test_a_partial_lease_takes_whatever_is_free() -> None:
     assert allowances.take(row(100, 60, 10), 50, 50) == (row(100, 60, 10), 0)
     assert allowances.take(row(100, 60, 10), 50, 50, partial=True) == (row(100, 60, 40), 30)
@@ -148,9 +171,9 @@ def test_nobody_ends_more_of_a_lease_than_there_is(amount: int) -> None:
 
 
 def test_nothing_negative_is_leased_or_used() -> None:
-    for need, want in ((-1, 5), (5, -1)):
+    for need, want, demand in ((-1, 5, 0), (5, -1, 0), (5, 5, -1)):
         with pytest.raises(InvariantViolated):
-            allowances.take(row(100), need, want)
+            allowances.take(row(100), need, want, demand=demand)
     with pytest.raises(InvariantViolated):
         allowances.settle(row(100, 0, 30), 10, -1)
 
@@ -191,9 +214,9 @@ class AllowanceMachine(RuleBasedStateMachine):
         self.outstanding = 0
         self.ceiling = limit
 
-    @rule(target=leases, need=AMOUNTS, want=AMOUNTS, partial=st.booleans())
-    def take(self, need: int, want: int, partial: bool) -> object:
-        self.row, granted = allowances.take(self.row, need, want, partial=partial)
+    @rule(target=leases, need=AMOUNTS, want=AMOUNTS, demand=AMOUNTS, partial=st.booleans())
+    def take(self, need: int, want: int, demand: int, partial: bool) -> object:
+        self.row, granted = allowances.take(self.row, need, want, demand=demand, partial=partial)
         if not granted:
             return multiple()
         if self.row.limit is not None:

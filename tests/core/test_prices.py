@@ -1,6 +1,7 @@
 """A cost is exact, rounded once, never zero by accident, and refused when it makes no sense."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -261,15 +262,8 @@ def test_a_price_that_makes_no_sense_is_not_made(
 
 @pytest.mark.parametrize("tokens", [0, -1, 10**15 + 1])
 def test_a_price_names_windows_and_limits_that_can_be(tokens: int) -> None:
-    for field in ("context_window", "max_output_tokens"):
-        with pytest.raises(prices.InvalidPrice):
-            Price(
-                **{"context_window": None, "max_output_tokens": None, field: tokens},
-                id=1,
-                model="m",
-                product="",
-                per_token={"input_tokens": 1},
-                per_unit={},
-                effective_ms=0,
-                source="test",
-            )
+    with pytest.raises(prices.InvalidPrice):
+        replace(MINI, context_window=tokens)
+    with pytest.raises(prices.InvalidPrice):
+        replace(MINI, max_output_tokens=tokens)
+    assert replace(MINI, context_window=1, max_output_tokens=None).is_chat_priced

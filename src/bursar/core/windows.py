@@ -1,7 +1,7 @@
 """Windows: the stretch of time over which an allowance counts.
 
 Owns where windows begin and end, derived from the moment alone, so that nothing ever has to
-reset them. Must not know allowances. Moments are ms since the epoch, from 1970 to 9998.
+reset them. Must not know allowances. Moments are ms since the epoch, from 1900 to 9998.
 
 The windows of one kind and zone tile time: each moment is in exactly one. A calendar window
 begins at the first moment at which its first day's midnight has been reached: after the gap
@@ -19,6 +19,7 @@ from bursar.core.errors import Invalid, InvariantViolated
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
+_BEGIN_MS = (datetime(1900, 1, 2, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _END_MS = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 
@@ -54,7 +55,7 @@ def bounds(window: Window, *, now_ms: int, zone: str = "UTC") -> Bounds:
     of the IANA zone. Raises Invalid (`invalid_timezone`) for an unknown zone and
     InvariantViolated for a moment out of range.
     """
-    if not 0 <= now_ms < _END_MS:
+    if not _BEGIN_MS <= now_ms < _END_MS:
         raise InvariantViolated("invariant_violated", "The clock is out of range.")
     if window == Window.LIFETIME:
         return Bounds(0, None)
