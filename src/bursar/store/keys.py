@@ -7,7 +7,7 @@ which is no customer's and has no row in `accounts`.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 from sqlalchemy import (
     ColumnElement,
@@ -80,6 +80,14 @@ class NewKeyRow:
     secret_hash: bytes
     prefix: str
     last6: str
+    expires_ms: int | None
+
+
+class KeyValues(TypedDict, total=False):
+    """What may change of a key; its limit is an allowance and not among it."""
+
+    name: str
+    is_enabled: int
     expires_ms: int | None
 
 
@@ -171,21 +179,18 @@ async def insert_key(tx: WriteTx, *, new: NewKeyRow) -> int:
     return key_id
 
 
-async def update_key(
-    tx: WriteTx,
-    *,
-    account_id: int,
-    key_id: int,
-    name: str,
-    is_enabled: bool,
-    expires_ms: int | None,
-) -> None:
-    """Replace what may change of a key; its limit is an allowance and not stored here."""
-    await tx.execute(
+async def update_key(tx: WriteTx, *, account_id: int, key_id: int, values: KeyValues) -> bool:
+    """Replace the given columns of a key; False when it is not there (any more).
+
+    Only those: writing back what was read before would undo what somebody else, who disabled the
+    key in between, has done.
+    """
+    statement = (
         update(keys)
-        .where(keys.c.account_id == account_id, keys.c.id == key_id)
-        .values(name=name, is_enabled=int(is_enabled), expires_ms=expires_ms)
+        .where(keys.c.account_id == account_id, keys.c.id == key_id, keys.c.deleted_ms.is_(None))
+        .values(**values)
     )
+    return (await tx.execute(statement)).rowcount == 1
 
 
 async def delete_key(tx: WriteTx, *, account_id: int, key_id: int, kind: str) -> bool:

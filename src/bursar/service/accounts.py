@@ -1,0 +1,148 @@
+"""Accounts: opening, finding and stopping them, and the first ones of an installation.
+
+Owns an account's states: active, suspended (its keys are refused, and may work again) and cancelled
+(for good). Must not know keys' rules or money's: it calls `keys` and `ledger`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bursar.core import text, windows
+from bursar.core.errors import Conflict, NotFound
+from bursar.core.secrets import KeyKind
+from bursar.service import keys, ledger
+from bursar.store import accounts, allowances, changes, users
+from bursar.store.accounts import AccountRow
+from bursar.store.database import ReadTx, WriteTx
+from bursar.store.keys import OPERATOR_ACCOUNT_ID
+
+_PASSWORD_BYTES = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A customer and what it has left, in nano-USD."""
+
+    row: AccountRow
+    balance_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What `bootstrap_installation` made: its secrets are stored nowhere in the clear."""
+
+    account_id: int
+    email: str
+    password: str = field(repr=False)
+    operator_key: str = field(repr=False)
+    provisioning_key: str = field(repr=False)
+    inference_key: str = field(repr=False)
+
+
+async def create(
+    tx: WriteTx, *, name: str, time_zone: str, credit_nanos: int, actor: str
+) -> Account:
+    """Open an account with a wallet and, unless `credit_nanos` is 0, a grant of starting credit.
+
+    Raises Invalid for the name, the time zone or the credit.
+    """
+    clean_name = text.clean_name(name)
+    windows.find_zone(time_zone)
+    row = await accounts.insert_account(tx, name=clean_name, time_zone=time_zone)
+    await allowances.insert_allowance(tx, ref=allowances.wallet(row.id), limit=0)
+    tx.announce(changes.ACCOUNT, account_id=row.id)
+    if credit_nanos:
+        await ledger.grant(
+            tx, account_id=row.id, amount_nanos=credit_nanos, note="Starting credit", actor=actor
+        )
+    return Account(row, credit_nanos)
+
+
+async def get(tx: ReadTx, *, account_id: int) -> Account:
+    """Return an account; raises NotFound."""
+    row = await accounts.find_account(tx, account_id=account_id)
+    if row is None:
+        raise NotFound("not_found", "There is nothing here, or it is not yours.")
+    return Account(row, await ledger.get_balance(tx, account_id=account_id))
+
+
+async def list_accounts(tx: ReadTx, *, after_id: int, limit: int) -> list[Account]:
+    """Return accounts with ids above `after_id`, oldest first."""
+    rows = await accounts.list_accounts(tx, after_id=after_id, limit=limit)
+    wallets = await allowances.list_wallets(tx, account_ids=[row.id for row in rows])
+    return [Account(row, ledger.balance_of(wallets[row.id])) for row in rows]
+
+
+async def suspend(tx: WriteTx, *, account_id: int) -> Account:
+    """Stop an account's keys until it is resumed; raises NotFound and Conflict (cancelled)."""
+    return await _set_status(tx, account_id=account_id, status="suspended")
+
+
+async def resume(tx: WriteTx, *, account_id: int) -> Account:
+    """Let a suspended account's keys work again; raises NotFound and Conflict (cancelled)."""
+    return await _set_status(tx, account_id=account_id, status="active")
+
+
+async def cancel(tx: WriteTx, *, account_id: int) -> Account:
+    """Stop an account for good; raises NotFound and Conflict (cancelled before)."""
+    return await _set_status(tx, account_id=account_id, status="cancelled")
+
+
+async def bootstrap_installation(
+    tx: WriteTx,
+    *,
+    email: str,
+    password: str | None,
+    credit_nanos: int,
+    random_bytes: Callable[[int], bytes],
+    hash_password: Callable[[str], str],
+) -> Installation:
+    """Make what an empty installation needs: an operator key, and a first account to call with.
+
+    The account has an owner, a provisioning key that acts for them, an inference key and the
+    starting credit. Without a password, one is made. Raises Conflict (`already_initialised`) when
+    the database has an account already, whoever made it.
+    """
+    email = text.clean_name(email, param="email")
+    password = password or random_bytes(_PASSWORD_BYTES).hex()
+    # First of all an id: its row is locked until commit, so of two that run at once one waits here
+    # and then sees that it is not the first.
+    account = await create(
+        tx, name="Default", time_zone="UTC", credit_nanos=credit_nanos, actor="installation"
+    )
+    account_id = account.row.id
+    if account_id != 1:
+        raise Conflict("already_initialised", "This installation has been initialised before.")
+    user_id = await users.insert_user(
+        tx, email=email, name="Administrator", password_hash=hash_password(password)
+    )
+    await users.insert_member(tx, account_id=account_id, user_id=user_id, role="owner")
+
+    async def make(kind: KeyKind, of_account: int, of_user: int | None) -> str:
+        new = await keys.create(
+            tx,
+            account_id=of_account,
+            user_id=of_user,
+            name=f"First {kind} key",
+            random_bytes=random_bytes,
+            kind=kind,
+        )
+        return new.secret
+
+    return Installation(
+        account_id=account_id,
+        email=email,
+        password=password,
+        operator_key=await make(KeyKind.OPERATOR, OPERATOR_ACCOUNT_ID, None),
+        provisioning_key=await make(KeyKind.PROVISIONING, account_id, user_id),
+        inference_key=await make(KeyKind.INFERENCE, account_id, user_id),
+    )
+
+
+async def _set_status(tx: WriteTx, *, account_id: int, status: str) -> Account:
+    found = await get(tx, account_id=account_id)
+    if found.row.status == "cancelled":
+        raise Conflict("account_cancelled", "The account is cancelled.")
+    await accounts.set_status(tx, account_id=account_id, status=status)
+    tx.announce(changes.ACCOUNT, account_id=account_id)
+    return await get(tx, account_id=account_id)
