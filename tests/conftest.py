@@ -9,6 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.databases import (  # noqa: F401 - fixtures
+    clock,
+    database,
+    database_url,
+    migrated_postgres,
+    migrated_sqlite,
+    postgres_database_url,
+    sqlite_database_url,
+)
 from tests.network import stay_on_this_machine
 from tests.postgres import PostgresServer
 
