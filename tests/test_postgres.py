@@ -88,7 +88,7 @@ def test_a_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     pid, folder = run.stdout.split()
     deadline = time.monotonic() + 10
