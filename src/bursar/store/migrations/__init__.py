@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import OperationalError
 
 from bursar.core.errors import Conflict, Unavailable
 from bursar.store import partitions
@@ -18,6 +19,7 @@ from bursar.store.database import POSTGRESQL, Database, WriteTx
 _LOCK_ID = 0x6275_7273_6172  # "bursar"
 _LOCK_POLL_S = 0.1
 _LOCK_POLLS = 600
+_CONNECT_ATTEMPTS = 200
 # A table in use makes the migration give up instead of making every request queue behind it.
 _TABLE_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 
@@ -30,6 +32,7 @@ async def upgrade(database: Database) -> str | None:
     (`database_newer`) for a database that a newer program has migrated, and Unavailable
     (`migration_locked`) when another migration takes longer than a minute.
     """
+    await _connect(database)
     async with database.write() as tx:
         if tx.dialect == POSTGRESQL:
             await _lock(tx)
@@ -55,6 +58,19 @@ def head() -> str:
     if revision is None:
         raise Unavailable("migrations_missing", "The migrations are missing; install Bursar again.")
     return str(revision)
+
+
+async def _connect(database: Database) -> None:
+    # Two programs that turn the same new SQLite file to WAL can each have what the other needs;
+    # SQLite then fails one of them at once instead of waiting for its busy time-out.
+    for attempt in range(_CONNECT_ATTEMPTS):
+        try:
+            async with database.read():
+                return
+        except OperationalError as error:
+            if "locked" not in str(error) or attempt == _CONNECT_ATTEMPTS - 1:
+                raise
+        await asyncio.sleep(_LOCK_POLL_S / 10)
 
 
 async def _lock(tx: WriteTx) -> None:
