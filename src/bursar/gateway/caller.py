@@ -24,10 +24,12 @@ class CallerGone(Exception):
 class Caller:
     """One request's ASGI scope and channels."""
 
-    __slots__ = ("_cycle", "_receive", "_send", "_was_cut", "scope")
+    __slots__ = ("_cycle", "_receive", "_send", "_was_cut", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
+        # What was answered; 0 until the answer has begun.
+        self.status = 0
         self._receive = receive
         self._send = send
         # uvicorn's request cycle, behind its bound `send`: ASGI has no way to ask without waiting.
@@ -60,7 +62,20 @@ class Caller:
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def answer(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Send a whole answer, unless one has begun already: then only end it."""
+        if self.status:
+            self._was_cut = True
+            if self._cycle is not None:
+                self._cycle.transport.abort()
+            return
+        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self.write(body, more=False)
 
     async def write(self, body: bytes, *, more: bool) -> None:
         """Send a part of the body. A caller that does not read for a minute is cut off."""

@@ -5,8 +5,7 @@ has taken too long. Must not know how answers are parsed (`http11`) or what they
 
 A request costs no task and no timer: it waits on one future, and one sweep a second over the open
 connections enforces every time-out. A slot is taken before a connection and given back when the
-exchange ends, however it ends; a slot that is given back goes to the longest waiter, so nobody
-overtakes.
+exchange ends, however it ends.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from collections import deque
 
 from bursar.gateway.http11.connections import Connection
 from bursar.gateway.http11.exchanges import Exchange
+from bursar.gateway.http11.slots import Slots
 from bursar.gateway.upstream import (
     OWN_HEADERS,
     Headers,
     Limits,
     Timeouts,
     UpstreamError,
+    check_target,
     parse_origin,
 )
 
@@ -54,15 +55,15 @@ class KeepAlivePool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[bytes, bytes], bytes] = {}
         self._open: set[Connection] = set()
+        self._emptied = asyncio.Event()
         self._idle: deque[Connection] = deque()
-        self._waiters: deque[tuple[asyncio.Future[bool], float]] = deque()
-        self._taken = 0
+        self._slots = Slots(self._limits.max_connections, self._limits.max_waiters)
         self._is_closed = False
 
     @property
     def in_use(self) -> int:
         """How many slots are taken, by exchanges and by connections being made."""
-        return self._taken
+        return self._slots.taken
 
     @property
     def idle(self) -> int:
@@ -72,7 +73,7 @@ class KeepAlivePool:
     @property
     def waiting(self) -> int:
         """How many calls wait for a slot."""
-        return len(self._waiters)
+        return self._slots.waiting
 
     async def send(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> Exchange:
         """Send one request; see `UpstreamClient.send`.
@@ -99,19 +100,19 @@ class KeepAlivePool:
         self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        while self._waiters:
-            _answer(self._waiters.popleft()[0], is_granted=False)
+        self._slots.close()
         for connection in tuple(self._open):
             connection.fail("closed", "the upstream client was closed")
             connection.close()
-        while self._open:
-            await asyncio.sleep(0)
+        if self._open:
+            await self._emptied.wait()
 
     # http11.connections.Owner
 
     def connection_open(self, connection: Connection) -> None:
         """Count a connection that was made."""
         self._open.add(connection)
+        self._emptied.clear()
         self._arm()
 
     def exchange_over(self, connection: Connection, *, is_reusable: bool) -> None:
@@ -122,11 +123,13 @@ class KeepAlivePool:
             else:
                 connection.idle_since = asyncio.get_running_loop().time()
                 self._idle.append(connection)
-        self._give_back_slot()
+        self._slots.give_back()
 
     def connection_gone(self, connection: Connection) -> None:
         """Forget a lost connection."""
         self._open.discard(connection)
+        if not self._open:
+            self._emptied.set()
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -134,21 +137,21 @@ class KeepAlivePool:
 
     def _take_at_once(self) -> Connection | None:
         """Take a slot and an idle connection if both are there, else nothing."""
-        if self._taken >= self._limits.max_connections:
+        if not self._idle or not self._slots.try_take():
             return None
         connection = self._pop_idle()
-        if connection is not None:
-            self._taken += 1
+        if connection is None:
+            self._slots.give_back()
         return connection
 
     async def _take(self, *, must_be_new: bool = False) -> Connection:
         """Take a slot and a connection, waiting and dialling as need be."""
-        await self._take_slot()
+        await self._slots.take()
         try:
             connection = None if must_be_new else self._pop_idle()
             return connection or await self._dial()
         except BaseException:
-            self._give_back_slot()
+            self._slots.give_back()
             raise
 
     def _pop_idle(self) -> Connection | None:
@@ -158,36 +161,6 @@ class KeepAlivePool:
             if connection.is_usable:
                 return connection
         return None
-
-    async def _take_slot(self) -> None:
-        if self._is_closed:
-            raise UpstreamError("closed", "the upstream client is closed", request_sent=False)
-        if self._taken < self._limits.max_connections:
-            self._taken += 1
-            return
-        if len(self._waiters) >= self._limits.max_waiters:
-            raise UpstreamError("busy", "too many calls wait for this upstream", request_sent=False)
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
-        entry = (waiter, loop.time())
-        self._waiters.append(entry)
-        try:
-            is_granted = await waiter
-        except asyncio.CancelledError:
-            if waiter.cancelled():
-                self._waiters.remove(entry)
-            elif waiter.result():
-                self._give_back_slot()
-            raise
-        if not is_granted:
-            raise UpstreamError("busy", "no connection became free in time", request_sent=False)
-
-    def _give_back_slot(self) -> None:
-        while self._waiters:
-            waiter, _since = self._waiters.popleft()
-            if _answer(waiter, is_granted=True):
-                return
-        self._taken -= 1
 
     async def _dial(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -227,8 +200,7 @@ class KeepAlivePool:
             connection.expire(now, self._timeouts)
         while self._idle and now - self._idle[0].idle_since >= self._limits.idle_expiry_s:
             self._idle.popleft().close()
-        while self._waiters and now - self._waiters[0][1] >= self._timeouts.connect_s:
-            _answer(self._waiters.popleft()[0], is_granted=False)
+        self._slots.expire(now - self._timeouts.connect_s)
         self._sweeper = None
         if self._open:
             self._arm()
@@ -252,10 +224,7 @@ class KeepAlivePool:
         return b"%b%bcontent-length: %d\r\n\r\n%b" % (static, fields, len(body), body)
 
     def _static_head(self, method: bytes, path: bytes) -> bytes:
-        if not method.isalpha() or not path.startswith(b"/") or not path.isascii():
-            raise ValueError("not a method and a path")
-        if any(byte <= 0x20 or byte == 0x7F for byte in path):
-            raise ValueError("a path holds a space or a control character")
+        check_target(method, path)
         origin = self._origin
         head = b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n" % (
             method,
@@ -272,10 +241,3 @@ def _default_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _answer(waiter: asyncio.Future[bool], *, is_granted: bool) -> bool:
-    if waiter.done():
-        return False
-    waiter.set_result(is_granted)
-    return True

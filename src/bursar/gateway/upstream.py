@@ -155,3 +155,11 @@ def parse_origin(base_url: str) -> Origin:
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = name if port == default_port else f"{name}:{port}"
     return Origin(is_tls, parts.hostname, port, authority, parts.path.rstrip("/"))
+
+
+def check_target(method: bytes, path: bytes) -> None:
+    """Raise ValueError unless both can stand in a request line as they are."""
+    if not method.isalpha() or not path.startswith(b"/"):
+        raise ValueError("not a method and a path")
+    if any(byte <= ord(" ") or byte >= 0x7F for byte in path):
+        raise ValueError("a path must be printable ASCII without spaces")

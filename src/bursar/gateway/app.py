@@ -1,0 +1,101 @@
+"""The one ASGI application: model endpoints first, everything else to the control plane.
+
+Owns the switch by path and the model list. Paths match byte for byte and undecoded, so that no
+spelling of a path reaches a handler without its checks.
+"""
+
+from typing import Final
+
+import msgspec
+
+from bursar.core.errors import NotFound
+from bursar.core.prices import Price, format_rate
+from bursar.gateway import answers
+from bursar.gateway.asgi import App, Receive, Scope, Send
+from bursar.gateway.caller import Caller
+from bursar.gateway.forward import Gateway
+from bursar.gateway.wire import Endpoint
+
+CHAT_PATH: Final = b"/v1/chat/completions"
+_POST: Final = {CHAT_PATH: Endpoint.CHAT, b"/v1/embeddings": Endpoint.EMBEDDINGS}
+_MODELS: Final = b"/v1/models"
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Application:
+    """Serves the gateway's paths and hands every other one on."""
+
+    def __init__(self, gateway: Gateway, control: App) -> None:
+        self._gateway = gateway
+        self._control = control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._control(scope, receive, send)
+            return
+        path: bytes = scope["raw_path"]
+        endpoint = _POST.get(path)
+        if endpoint is not None:
+            caller = Caller(scope, receive, send)
+            if scope["method"] == "POST":
+                await self._gateway.serve(endpoint, caller)
+            else:
+                await self._not_allowed(caller, b"POST")
+        elif path == _MODELS or path.startswith(_MODELS + b"/"):
+            await self._models(Caller(scope, receive, send), path)
+        else:
+            await self._control(scope, receive, send)
+
+    async def _models(self, caller: Caller, path: bytes) -> None:
+        """The models that are priced and served; no key is needed to read prices."""
+        if caller.scope["method"] not in ("GET", "HEAD"):
+            await self._not_allowed(caller, b"GET, HEAD")
+            return
+        now_ms = self._gateway.worker.clock_ms()
+        served = [
+            price
+            for price in self._gateway.worker.pricebook.list(now_ms)
+            if price.model and self._gateway.router.routes(price.model)
+        ]
+        if path == _MODELS:
+            await _send_json(caller, {"object": "list", "data": [_model(each) for each in served]})
+            return
+        wanted = path.removeprefix(_MODELS + b"/").decode("ascii", "replace")
+        found = [price for price in served if price.model == wanted]
+        if found:
+            await _send_json(caller, _model(found[0]))
+        else:
+            missing = NotFound("model_not_found", "The model does not exist.", param="model")
+            await caller.answer(*answers.refusal(missing, request_id=self._gateway.next_id()))
+
+    async def _not_allowed(self, caller: Caller, allowed: bytes) -> None:
+        request_id = self._gateway.next_id()
+        status, headers, body = answers.not_allowed(request_id=request_id)
+        await caller.answer(status, [*headers, (b"allow", allowed)], body)
+
+
+async def _send_json(caller: Caller, value: object) -> None:
+    await caller.answer(200, [(b"content-type", b"application/json")], _encode(value))
+
+
+def _model(price: Price) -> dict[str, object]:
+    rates = {**price.per_token, **price.per_unit}
+    chat = ["chat.completions"] if price.is_chat_priced else []
+    return {
+        "id": price.model,
+        "object": "model",
+        "created": price.effective_ms // 1000,
+        "owned_by": price.source or "bursar",
+        "display_name": price.model,
+        "description": "",
+        "context_window": price.context_window,
+        "max_output_tokens": price.max_output_tokens,
+        "supported_endpoints": chat or (["embeddings"] if price.is_embedding_priced else []),
+        "pricing": {
+            f"per_{meter.removesuffix('_tokens')}_token" if meter.endswith("_tokens")
+            else f"per_{meter}": msgspec.Raw(format_rate(rate).encode())
+            for meter, rate in rates.items()
+        },
+        "architecture": {"modality": "text->text" if chat else "text->embedding"},
+    }

@@ -1,0 +1,136 @@
+"""What a call has used, what that costs, and the record that says so.
+
+Owns the step from reported usage to a charge, and the estimate where nothing sensible was
+reported. Must not know sockets, or who is told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bursar.core.prices import InvalidQuantity, Price, cost_nanos
+from bursar.gateway.routing import Route
+from bursar.gateway.usage import BYTES_PER_TOKEN, Usage
+from bursar.gateway.wire import Call
+from bursar.store.plane.charges import Charge
+from bursar.worker.keyring import Credential
+from bursar.worker.purse import Amounts, Hold, Lease
+
+_PRODUCT: Final = "gateway"
+_OTHERS: Final = ("input_audio_tokens", "output_audio_tokens", "cache_write_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one call may use at most, at which price, and where it can be served.
+
+    `max_output` is the limit sent upstream for each choice; None sends none (embeddings).
+    """
+
+    call: Call
+    price: Price
+    routes: Sequence[Route]
+    max_output: int | None
+    prompt_tokens: int
+    needs: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """What was sold: the usage, its cost in nano-USD, and whether we had to estimate it."""
+
+    usage: Usage
+    cost_nanos: int
+    is_estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When the call was answered, in whole milliseconds from its beginning."""
+
+    duration_ms: int
+    first_byte_ms: int
+
+
+def sale(plan: Plan, usage: Usage | None, *, estimated_output: int) -> Sale:
+    """Price what the upstream reported, or our estimate when the report makes no sense."""
+    if usage is not None:
+        try:
+            return Sale(usage, cost_nanos(plan.price, quantities(usage)), False)
+        except InvalidQuantity:
+            usage = None
+    return _estimate(plan, estimated_output)
+
+
+def quantities(usage: Usage) -> dict[str, int]:
+    """The usage by meter; parts only where there are any."""
+    meters = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    if usage.cached_input_tokens:
+        meters["cached_input_tokens"] = usage.cached_input_tokens
+    if usage.reasoning_tokens:
+        meters["reasoning_tokens"] = usage.reasoning_tokens
+    for name in _OTHERS:
+        count = getattr(usage, name)
+        if count:
+            meters[name] = count
+    return meters
+
+
+def charge(  # noqa: PLR0913
+    plan: Plan,
+    credential: Credential,
+    hold: Hold,
+    sold: Sale,
+    *,
+    route: Route,
+    request_id: str,
+    outcome: str,
+    timing: Timing,
+) -> tuple[Charge, list[tuple[Lease, int]]]:
+    """End the hold with what was sold; the record to settle and the leases that pay it."""
+    usage, call = sold.usage, plan.call
+    tokens = usage.input_tokens + usage.output_tokens
+    ended = hold.settle(Amounts(sold.cost_nanos, 1, tokens, 0))
+    others = {name: getattr(usage, name) for name in _OTHERS if getattr(usage, name)}
+    record = Charge(
+        seq=0,
+        event_id=request_id,
+        at_ms=hold.at_ms,
+        account_id=credential.account_id,
+        key_id=credential.key_id,
+        user_id=credential.user_id,
+        project_id=credential.project_id,
+        product=_PRODUCT,
+        endpoint=call.endpoint.value,
+        model=call.model,
+        upstream=route.upstream.name,
+        outcome=outcome,
+        is_stream=int(call.is_stream),
+        is_estimated=int(sold.is_estimated),
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        quantities=_json(others) if others else None,
+        price_id=plan.price.id,
+        cost_nanos=ended.covered_nanos,
+        excess_nanos=ended.excess_nanos,
+        duration_ms=timing.duration_ms,
+        first_byte_ms=timing.first_byte_ms,
+        labels=None,
+        moves=ended.moves,
+    )
+    return record, ended.parts
+
+
+def _estimate(plan: Plan, estimated_output: int) -> Sale:
+    """A token for every four bytes, never more than was held for."""
+    prompt = min(plan.prompt_tokens, -(-plan.call.body_bytes // BYTES_PER_TOKEN))
+    most = (plan.max_output or 0) * plan.call.choices
+    output = min(estimated_output, most) if plan.max_output is not None else 0
+    usage = Usage(prompt, 0, output, 0, 0, 0)
+    return Sale(usage, cost_nanos(plan.price, quantities(usage)), True)
+
+
+def _json(others: dict[str, int]) -> str:
+    return "{" + ",".join(f'"{name}":{count}' for name, count in others.items()) + "}"

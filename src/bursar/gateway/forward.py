@@ -1,0 +1,203 @@
+"""One call through the gateway, up to the upstream: who calls, what it may cost, who answers.
+
+Owns the order of refusals and the guarantee at a request's end: its hold is settled or released
+whatever happens. Must not know how an answer is relayed or charged (`relay`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from bursar.core import bounds, secrets
+from bursar.core.errors import BursarError, NotFound
+from bursar.core.prices import Price
+from bursar.core.refusals import Deny, Reason, as_error, deny
+from bursar.gateway import answers, relay, wire
+from bursar.gateway.caller import Caller, CallerGone, require_json
+from bursar.gateway.charging import Plan
+from bursar.gateway.routing import Route, Router
+from bursar.gateway.upstream import UpstreamError, UpstreamResponse
+from bursar.gateway.wire import Call, Endpoint
+from bursar.telemetry import Metrics
+from bursar.worker.keyring import Credential
+from bursar.worker.plane import Worker
+from bursar.worker.purse import COST, Amounts, Hold
+
+_log = structlog.get_logger("bursar.gateway")
+_PATHS: Final = {Endpoint.CHAT: b"/chat/completions", Endpoint.EMBEDDINGS: b"/embeddings"}
+_WORTH_ANOTHER: Final = frozenset((429, 500, 502, 503, 504, 529))
+_MOST_ERROR_BODY: Final = 65_536
+_GONE: Final = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far the gateway goes for one request."""
+
+    max_body_bytes: int
+    disconnect_drain_s: float
+
+
+class Gateway:
+    """Serves the model endpoints for one worker."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        router: Router,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        next_id: Callable[[], str],
+    ) -> None:
+        self.worker = worker
+        self.router = router
+        self._metrics = metrics
+        self._limits = limits
+        self.next_id = next_id
+
+    async def serve(self, endpoint: Endpoint, caller: Caller) -> None:
+        """Serve one request, from its headers to the last byte of its answer."""
+        request_id = self.next_id()
+        try:
+            await self._serve(endpoint, caller, request_id)
+        except CallerGone:
+            caller.status = caller.status or _GONE
+        except BursarError as error:
+            self._metrics.refuse(error.detail or error.code)
+            await caller.answer(*answers.refusal(error, request_id=request_id))
+        except UpstreamError as error:
+            self._metrics.upstream_failed(error.kind)
+            refused = answers.from_failure(error)
+            await caller.answer(*answers.refusal(refused, request_id=request_id))
+        except Exception:
+            _log.exception("request_failed", request_id=request_id)
+            await caller.answer(*answers.broken(request_id=request_id))
+        finally:
+            self._metrics.count(endpoint.value, caller.status)
+
+    async def _serve(self, endpoint: Endpoint, caller: Caller, request_id: str) -> None:
+        closed = self.worker.closed()
+        if closed is not None:
+            raise as_error(closed)
+        headers = caller.scope["headers"]
+        require_json(headers)
+        body = await caller.body(most=self._limits.max_body_bytes)
+        fields = wire.read_fields(body)
+        credential = await self._authenticate(headers)
+        call = wire.read_call(endpoint, fields, body)
+        plan = self._plan(call, credential)
+        hold = await self.worker.hold(credential, plan.needs)
+        if isinstance(hold, Deny):
+            raise as_error(hold)
+        self._metrics.holds_open += 1
+        exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id)
+        try:
+            response, route = await self._send(plan, hold)
+            exchange.route = route
+            if call.is_stream:
+                await relay.stream(exchange, response, self._limits.disconnect_drain_s)
+            else:
+                await relay.whole(exchange, response)
+        finally:
+            exchange.end()
+            self._metrics.holds_open -= 1
+
+    async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Credential:
+        secret = secrets.presented(headers)
+        keyring = self.worker.keyring
+        found = keyring.find(secret) or await keyring.load(secret)
+        if isinstance(found, Reason):
+            raise as_error(deny(found))
+        reason = found.refused(self.worker.clock_ms())
+        if reason is not None:
+            raise as_error(deny(reason))
+        return found
+
+    def _plan(self, call: Call, credential: Credential) -> Plan:
+        """Route and price the call, and bound what it can cost."""
+        routes = self.router.routes(call.model)
+        if not routes:
+            raise NotFound("model_not_found", "The model does not exist.", param="model")
+        price = self._find_price(call.model, routes)
+        if price is None:
+            raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
+        wire.require_rates(call, price)
+        prompt = bounds.prompt_bound(
+            call.body_bytes, has_media=call.has_media, context_window=price.context_window
+        )
+        each = _output_limit(call, price, prompt, _free_nanos(credential))
+        output = (each or 0) * call.choices
+        most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+        needs = Amounts(most, 1, call.body_bytes // 4 + output, 1)
+        return Plan(call, price, routes, each, prompt, needs)
+
+    def _find_price(self, model: str, routes: Sequence[Route]) -> Price | None:
+        book, now_ms = self.worker.pricebook, self.worker.clock_ms()
+        return book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
+
+    async def _send(self, plan: Plan, hold: Hold) -> tuple[UpstreamResponse, Route]:
+        """The first answer of an upstream that is worth relaying.
+
+        Fails over to the next upstream on connection errors, time-outs and overload, always before
+        the caller has seen a byte.
+        """
+        last = plan.routes[-1]
+        for route in plan.routes:
+            try:
+                response = await self._try(plan, route)
+            except UpstreamError as error:
+                if route is last:
+                    raise
+                self._metrics.upstream_failed(error.kind)
+                continue
+            if response.status == 200:
+                return response, route
+            self._metrics.upstream_failed(str(response.status))
+            if route is last or response.status not in _WORTH_ANOTHER:
+                raise await _refused(response)
+            response.abort()
+        raise answers.invalid()
+
+    async def _try(self, plan: Plan, route: Route) -> UpstreamResponse:
+        body = wire.upstream_body(
+            plan.call,
+            model=route.model,
+            max_output=plan.max_output,
+            limit_field=route.limit_field,
+        )
+        upstream = route.upstream
+        path = _PATHS[plan.call.endpoint]
+        return await upstream.client.send(b"POST", path, upstream.headers, body)
+
+
+def _output_limit(call: Call, price: Price, prompt: int, free_nanos: int) -> int | None:
+    """The output limit to send upstream and to hold for, for each choice."""
+    if call.endpoint is not Endpoint.CHAT:
+        return None
+    if call.max_output is not None:
+        return min(call.max_output, price.max_output_tokens or call.max_output)
+    chosen = bounds.default_output(price, prompt_tokens=prompt, free_nanos=free_nanos)
+    if chosen is None:
+        # Not even one token is affordable: hold for one, and let admission say what is missing.
+        return 1
+    if call.choices > 1:
+        all_of_it = bounds.affordable_output(price, prompt_tokens=prompt, nanos=free_nanos)
+        return max(1, min(chosen, all_of_it // call.choices))
+    return chosen
+
+
+def _free_nanos(credential: Credential) -> int:
+    """What the tightest cost allowance of this key has left that nobody holds."""
+    free = [slot.free for slot in credential.slots if slot.index == COST]
+    return min((nanos for nanos in free if nanos is not None), default=0)
+
+
+async def _refused(response: UpstreamResponse) -> answers.UpstreamRefused:
+    if 300 <= response.status < 400 or response.status < 200:
+        response.abort()
+        return answers.invalid()
+    body = await response.read()
+    return answers.from_status(response.status, response.headers, body[:_MOST_ERROR_BODY])

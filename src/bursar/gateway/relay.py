@@ -1,0 +1,227 @@
+"""The answer's way back: from the upstream to the caller, with a charge before its last byte.
+
+Owns what happens when one side stops: a caller that hangs up does not stop the sale, so the rest is
+drained, for a bounded time, and charged; an upstream that breaks off is charged for what was
+delivered. The steps that end a hold never await: a cancelled request's clean-up would be cancelled
+again at its first await, and the hold would stay open for good.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from bursar.core.money import format_usd
+from bursar.gateway import answers, charging
+from bursar.gateway.caller import Caller
+from bursar.gateway.charging import Plan, Sale, Timing
+from bursar.gateway.routing import Route
+from bursar.gateway.sse import StreamMeter
+from bursar.gateway.upstream import UpstreamError, UpstreamResponse
+from bursar.gateway.usage import NoUsage, estimate_body, usage_of_body, why_no_usage
+from bursar.worker.keyring import Credential
+from bursar.worker.plane import Worker
+from bursar.worker.purse import Hold
+
+OK: Final = "ok"
+DISCONNECTED: Final = "disconnected"
+CUT: Final = "cut"
+
+_JSON: Final = (b"content-type", b"application/json")
+_EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_CACHE: Final = (b"cache-control", b"no-cache")
+
+
+class Exchange:
+    """One admitted call: its two sides, its hold, and how far it has come."""
+
+    __slots__ = (
+        "_began",
+        "_first_byte",
+        "_hold",
+        "_worker",
+        "caller",
+        "credential",
+        "meter",
+        "plan",
+        "request_id",
+        "response",
+        "route",
+    )
+
+    def __init__(  # noqa: PLR0913
+        self,
+        caller: Caller,
+        plan: Plan,
+        credential: Credential,
+        hold: Hold,
+        worker: Worker,
+        request_id: str,
+    ) -> None:
+        self.caller = caller
+        self.plan = plan
+        self.credential = credential
+        self.request_id = request_id
+        self.route: Route = plan.routes[0]
+        self.response: UpstreamResponse | None = None
+        self.meter: StreamMeter | None = None
+        self._hold = hold
+        self._worker = worker
+        self._began = time.monotonic()
+        self._first_byte: float | None = None
+
+    @property
+    def is_charged(self) -> bool:
+        """True once the hold has ended."""
+        return self._hold.is_ended
+
+    def mark_first_byte(self) -> None:
+        """Note that the answer has begun."""
+        if self._first_byte is None:
+            self._first_byte = time.monotonic()
+
+    def charge(self, sold: Sale, outcome: str) -> None:
+        """End the hold with what was sold and hand the charge to settlement. Plain, never fails."""
+        now = time.monotonic()
+        first = now if self._first_byte is None else self._first_byte
+        timing = Timing(int((now - self._began) * 1000), int((first - self._began) * 1000))
+        record, parts = charging.charge(
+            self.plan,
+            self.credential,
+            self._hold,
+            sold,
+            route=self.route,
+            request_id=self.request_id,
+            outcome=outcome,
+            timing=timing,
+        )
+        self._worker.settlement.submit(record, parts)
+        self._worker.refill(self.credential.slots)
+
+    def charge_delivered(self, outcome: str) -> None:
+        """Charge a stream for what has been seen of it; nothing seen costs nothing."""
+        meter = self.meter
+        if self.is_charged or meter is None:
+            return
+        if meter.usage is None and not meter.events:
+            return
+        output = 0 if meter.usage is not None else meter.estimate_output_tokens()
+        self.charge(charging.sale(self.plan, meter.usage, estimated_output=output), outcome)
+
+    def end(self) -> None:
+        """Make sure that nothing stays open, however the call ended. Plain, idempotent."""
+        if self.response is not None:
+            self.response.abort()
+        self.charge_delivered(CUT)
+        self._hold.release()
+
+    def headers(self, kind: tuple[bytes, bytes], *more: tuple[bytes, bytes]) -> answers.Headers:
+        """The headers of a good answer."""
+        return [kind, (b"x-request-id", self.request_id.encode()), *more]
+
+
+async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
+    """Relay an answer that comes in one piece."""
+    exchange.response = response
+    body = await response.read()
+    exchange.mark_first_byte()
+    usage = usage_of_body(body)
+    estimated = 0
+    if usage is None:
+        if why_no_usage(body) is NoUsage.NOT_JSON:
+            raise answers.invalid()
+        estimated = estimate_body(body)
+    sold = charging.sale(exchange.plan, usage, estimated_output=estimated)
+    outcome = DISCONNECTED if exchange.caller.is_gone else OK
+    exchange.charge(sold, outcome)
+    cost = format_usd(sold.cost_nanos).encode()
+    length = (b"content-length", str(len(body)).encode())
+    await exchange.caller.start(200, exchange.headers(_JSON, length, (b"x-bursar-cost", cost)))
+    await exchange.caller.write(body, more=False)
+
+
+async def stream(exchange: Exchange, response: UpstreamResponse, drain_s: float) -> None:
+    """Relay a stream, piece by piece, as it comes."""
+    exchange.response = response
+    if not _is_event_stream(response.headers):
+        raise answers.invalid()
+    exchange.meter = StreamMeter(strip_usage=not exchange.plan.call.wants_usage)
+    try:
+        await _relay(exchange, response)
+        if exchange.caller.is_gone:
+            await _drain(exchange, response, drain_s)
+    except UpstreamError as error:
+        await _break_off(exchange, answers.from_failure(error))
+        return
+    await _finish(exchange)
+
+
+async def _relay(exchange: Exchange, response: UpstreamResponse) -> None:
+    """Pass pieces on until the stream or the caller ends."""
+    caller, meter = exchange.caller, exchange.meter
+    if meter is None:
+        return
+    while not caller.is_gone:
+        chunk = await response.next_chunk()
+        if not chunk:
+            return
+        out = meter.feed(chunk)
+        if meter.is_done and not exchange.is_charged:
+            # The end mark is in `out`: the charge is in the journal before it leaves.
+            exchange.charge_delivered(OK)
+        if out:
+            await _pass_on(exchange, out)
+
+
+async def _pass_on(exchange: Exchange, out: bytes) -> None:
+    if not exchange.caller.status:
+        # Only now: until the first piece is here, a failure can still be an honest status.
+        exchange.mark_first_byte()
+        await exchange.caller.start(200, exchange.headers(_EVENTS, _NO_CACHE))
+    await exchange.caller.write(out, more=True)
+
+
+async def _drain(exchange: Exchange, response: UpstreamResponse, drain_s: float) -> None:
+    """Read what the upstream still sells to a caller that has gone."""
+    meter = exchange.meter
+    try:
+        async with asyncio.timeout(drain_s):
+            while meter is not None and not exchange.is_charged:
+                chunk = await response.next_chunk()
+                if not chunk:
+                    break
+                meter.feed(chunk)
+                if meter.is_done:
+                    break
+    except TimeoutError:
+        response.abort()
+    exchange.charge_delivered(DISCONNECTED)
+
+
+async def _finish(exchange: Exchange) -> None:
+    """End a stream: what was held back, the charge, and the last byte."""
+    meter, caller = exchange.meter, exchange.caller
+    if meter is None:
+        return
+    rest = meter.finish()
+    if not meter.events and not meter.is_done and meter.usage is None:
+        raise answers.invalid()
+    exchange.charge_delivered(OK if meter.is_done else CUT)
+    if rest:
+        await _pass_on(exchange, rest)
+    await caller.write(b"", more=False)
+
+
+async def _break_off(exchange: Exchange, error: answers.UpstreamRefused) -> None:
+    """The upstream failed: before the first byte a status, after it an event in the stream."""
+    if not exchange.caller.status:
+        raise error
+    exchange.charge_delivered(CUT)
+    await exchange.caller.write(answers.event(error, request_id=exchange.request_id), more=False)
+
+
+def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in headers
+    )

@@ -1,0 +1,157 @@
+"""The HTTP server: uvicorn with its limits drawn tighter.
+
+Owns what is refused before a request exists: heads that are too long or too slow, several hosts,
+expectations that nobody can meet. Must not know applications.
+"""
+
+import asyncio
+import re
+from typing import Any, Final
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bursar.gateway.asgi import App
+
+MOST_HEAD_BYTES: Final = 65_536
+MOST_HEADERS: Final = 200
+MOST_URL_BYTES: Final = 8_192
+HEAD_TIMEOUT_S: Final = 20.0
+
+_HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
+_REASONS: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+}
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. A refused request is answered in our error shape and ends it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._hosts = 0
+        self._fault: tuple[int, str, str] | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._is_in_head = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and start the clock if the head is not whole yet."""
+        if self._fault is not None:
+            return
+        super().data_received(data)
+        if self._is_in_head:
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
+        elif self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection that says nothing at all is closed like one that is too slow."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A new head begins."""
+        self._head_bytes = self._hosts = 0
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Bound the target."""
+        super().on_url(url)
+        if len(self.url) > MOST_URL_BYTES:
+            self._refuse(414, "uri_too_long", "The request's target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Bound the head and look at the headers that decide where a request goes."""
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
+            self._refuse(431, "headers_too_large", "The request's headers are too large.")
+        lowered = self.headers[-1][0]
+        if lowered == b"host":
+            self._hosts += 1
+            if self._hosts > 1 or _HOST.fullmatch(value) is None:
+                self._refuse(400, "invalid_host", "The request must name one valid host.")
+        elif lowered == b"expect" and value.lower() != b"100-continue":
+            self._refuse(417, "expectation_failed", "That expectation cannot be met.")
+
+    def on_headers_complete(self) -> None:
+        """Hand the request on, unless its head was refused."""
+        self._is_in_head = False
+        if self._hosts == 0 and self.parser.get_http_version() != "1.0":
+            self._refuse(400, "invalid_host", "The request must name one valid host.")
+        if self._fault is None:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take body bytes of requests that were not refused."""
+        if self._fault is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request that was not refused."""
+        if self._fault is None:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(400, "invalid_http", msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade that nobody asked us to offer is ignored, without a line in the log."""
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        if self._fault is not None:
+            return
+        self._fault = (status, code, message)
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An earlier request is still being answered: its answer must not be mixed with ours.
+            self.transport.abort()
+            return
+        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
+        body = msgspec.json.encode({"error": error})
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
+        rest = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(head + rest + body)
+        self.transport.close()
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if self.cycle is None and not self._is_in_head:
+            self.transport.close()
+        else:
+            self._refuse(408, "request_timeout", "The request did not arrive in time.")
+
+
+def uvicorn_options(app: App) -> dict[str, Any]:
+    """The settings under which uvicorn serves `app`."""
+    return {
+        "app": app,
+        "http": Protocol,
+        "loop": "none",
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": True,
+        "proxy_headers": False,
+        "timeout_keep_alive": 75,
+        "backlog": 4096,
+    }
+
+
