@@ -8,10 +8,11 @@ Must not know which keys exist, nor where randomness comes from.
 
 import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bursar.core.errors import InvariantViolated
+from bursar.core.errors import InvariantViolated, Unauthenticated, Unreadable
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX_LENGTH = 4
@@ -87,6 +88,36 @@ def digest(secret: str | bytes) -> bytes:
     A fast hash is right here: 178 bits of randomness cannot be searched for.
     """
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
+
+
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the credential in a request's headers (lower-case names): the one extractor.
+
+    `Authorization: Bearer <secret>` or `x-api-key: <secret>`. Raises Unauthenticated when there
+    is none, Unreadable when there are several that differ or one header came twice: which of
+    them counts must not be a matter of opinion.
+    """
+    bearer: list[bytes] = []
+    plain: list[bytes] = []
+    for name, value in headers:
+        if name == b"authorization":
+            bearer.append(value)
+        elif name == b"x-api-key":
+            plain.append(value.strip())
+    if len(bearer) > 1 or len(plain) > 1:
+        raise Unreadable("ambiguous_credentials", "Send one credential, once.")
+    found = plain[0] if plain else b""
+    if bearer:
+        scheme, _, rest = bearer[0].strip().partition(b" ")
+        secret = rest.strip() if scheme.lower() == b"bearer" else b"\x00"
+        if plain and secret != found:
+            raise Unreadable("ambiguous_credentials", "Send one credential, once.")
+        found = secret
+    if not found:
+        raise Unauthenticated(
+            "missing_api_key", "No API key was sent. Send it as 'Authorization: Bearer <key>'."
+        )
+    return found
 
 
 def display(secret: str) -> Display:

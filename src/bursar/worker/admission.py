@@ -36,7 +36,7 @@ def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slo
             held.held += amount
             slot.touched_ms = now_ms
             slot.peak = max(slot.peak, held.held)
-    return Hold(needs, parts)
+    return Hold(needs, parts, now_ms)
 
 
 def dry(slots: Sequence[Slot]) -> list[Slot]:

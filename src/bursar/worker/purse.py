@@ -75,21 +75,27 @@ class Slot:
         "zone",
     )
 
-    def __init__(self, ref: AllowanceRef, limit: int | None, *, zone: str, now_ms: int) -> None:
-        self.ref = ref
-        self.limit = limit
+    def __init__(self, allowance: Allowance, *, zone: str, now_ms: int) -> None:
+        self.ref = allowance.ref
+        self.limit = allowance.limit
         self.zone = zone
-        self.index = _INDEX[ref.resource]
-        self.lease = _new_lease(ref.window, zone, now_ms)
+        self.index = _INDEX[allowance.ref.resource]
+        self.lease = _new_lease(allowance.ref.window, zone, now_ms)
         self.low_water = 0
         self.is_refilling = False
         self.exhausted_until_ms = 0
-        self.known_left: int | None = limit
+        self.known_left: int | None = None
         self.spent = 0
         self.peak = 0
         self.refilled_ms = now_ms
         self.touched_ms = now_ms
         self.users = 0
+        self.learn(allowance)
+
+    @property
+    def free(self) -> int | None:
+        """What no request has used or holds here, as far as this worker knows; None: unlimited."""
+        return None if self.known_left is None else max(0, self.known_left - self.lease.held)
 
     def current(self, now_ms: int) -> Lease:
         """The lease of the window that `now_ms` is in; a new, empty one when it has just begun."""
@@ -116,11 +122,14 @@ class Slot:
 class Hold:
     """One request's set-aside; ends settled or released, never otherwise."""
 
-    __slots__ = ("_needs", "_parts", "is_ended")
+    __slots__ = ("_needs", "_parts", "at_ms", "is_ended")
 
-    def __init__(self, needs: Amounts, parts: list[tuple[Slot, Lease | None]]) -> None:
+    def __init__(
+        self, needs: Amounts, parts: list[tuple[Slot, Lease | None]], at_ms: int
+    ) -> None:
         self._needs = needs
         self._parts = parts
+        self.at_ms = at_ms
         self.is_ended = False
 
     @property
@@ -214,9 +223,7 @@ class Purse:
         """The slot of this allowance, with its limit brought up to date."""
         slot = self.slots.get(allowance.ref)
         if slot is None:
-            slot = self.slots[allowance.ref] = Slot(
-                allowance.ref, allowance.limit, zone=zone, now_ms=now_ms
-            )
+            slot = self.slots[allowance.ref] = Slot(allowance, zone=zone, now_ms=now_ms)
         if slot.limit != allowance.limit:
             slot.learn(allowance)
             slot.exhausted_until_ms = 0

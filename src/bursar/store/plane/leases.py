@@ -87,7 +87,7 @@ async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
     if not refs:
         return []
     if tx.dialect == POSTGRESQL:
-        columns = [list(column) for column in zip(*map(_key, refs), strict=True)]
+        columns = tuple(list(column) for column in zip(*map(_key, refs), strict=True))
         rows = await tx.driver(statements.LOCK_ALLOWANCES[0], columns)
         return [_allowance(row) for row in rows]
     found = []
@@ -115,7 +115,7 @@ async def run(tx: WriteTx, texts: tuple[str, str], rows: Sequence[tuple[object, 
     if not rows:
         return 0
     if tx.dialect == POSTGRESQL:
-        columns = [list(column) for column in zip(*rows, strict=True)]
+        columns = tuple(list(column) for column in zip(*rows, strict=True))
         return (await tx.driver(texts[0], columns)).rowcount
     written = 0
     for row in rows:

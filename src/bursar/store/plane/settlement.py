@@ -86,10 +86,10 @@ async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) ->
 async def _move(tx: WriteTx, *, worker_id: int, sums: dict[MoveKey, tuple[int, int]]) -> None:
     await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
     rows = [(*key, from_lease, used) for key, (from_lease, used) in sums.items()]
-    await leases.run(tx, statements.SETTLE_ALLOWANCES, rows)
     held = [(worker_id, *row[:7]) for row in rows if row[6]]
     if await leases.run(tx, statements.SETTLE_LEASES, held) != len(held):
         raise NotCovered("a lease is smaller than its charges")
+    await leases.run(tx, statements.SETTLE_ALLOWANCES, rows)
 
 
 async def _move_one(  # noqa: PLR0913
@@ -128,7 +128,7 @@ def _affordable(
 
 async def _insert_usage(tx: WriteTx, rows: list[tuple[object, ...]]) -> None:
     if tx.dialect == POSTGRESQL:
-        columns = [list(column) for column in zip(*rows, strict=True)]
+        columns = tuple(list(column) for column in zip(*rows, strict=True))
         added = int((await tx.driver(statements.SETTLE_USAGE, columns)).scalar_one())
     else:
         added = (await tx.driver(statements.INSERT_USAGE, rows)).rowcount

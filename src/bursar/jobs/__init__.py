@@ -1,0 +1,1 @@
+"""Periodic work: what no request can wait for and nobody should have to remember."""
