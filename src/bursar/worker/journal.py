@@ -1,13 +1,14 @@
 """The journal: a worker's charges on local disk, from before the answer's last byte until settled.
 
-Owns the file format and its recovery. One record is a length, a CRC-32 and a charge. A process that
-is killed loses nothing, because the write has reached the kernel; a torn last record, from a machine
+Owns the file format and its recovery. A record is a charge behind its length, its CRC-32 and a
+CRC-32 of those two (without which a damaged length would look like a torn end). A process that is
+killed loses nothing, because the write has reached the kernel; a torn last record, from a machine
 that lost power, is dropped. Damage anywhere else is refused, never skipped. Must not know the
 database.
 
 A worker's journal is a row of segments, `<worker>-<segment>.journal`; a segment is deleted when its
-last charge is settled. `<worker>.lock` is locked while the worker lives, so that whoever can lock it
-has found a dead worker's journal.
+last charge is settled. `<worker>.lock` is locked while the worker lives, so that whoever can lock
+it has found a dead worker's journal.
 """
 
 import fcntl
@@ -25,8 +26,8 @@ import msgspec
 from bursar.store.plane.charges import Charge
 
 MAGIC = b"BURSAR-JOURNAL-1\n"
-_HEAD = Struct("<II")
-_MAX_RECORD = 16 * 1024 * 1024
+_HEAD = Struct("<III")
+_CHECKED = Struct("<II")
 _SEGMENT_BYTES = 8 * 1024 * 1024
 
 
@@ -65,7 +66,7 @@ class Journal:
     def append(self, charge: Charge) -> None:
         """Write one charge. Raises JournalFull with the file as it was before."""
         payload = self._encode(charge)
-        record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        record = _head(payload) + payload
         segment = self._segments[-1]
         if self.size_bytes + len(record) > self._max_bytes:
             raise JournalFull("the journal has reached its bound")
@@ -180,16 +181,20 @@ def _record(data: bytes, position: int) -> tuple[int, bytes | None]:
     """Where the record at `position` ends, and its payload if it is whole."""
     if position + _HEAD.size > len(data):
         return len(data), None
-    length, crc = _HEAD.unpack_from(data, position)
+    length, crc, check = _HEAD.unpack_from(data, position)
     start = position + _HEAD.size
-    if length == 0 and not any(data[position:]):
-        # A file that grew before its bytes arrived, as some file systems leave it after a crash.
-        return len(data), None
-    if not 0 < length <= _MAX_RECORD:
-        return position + 1, None
+    if check != zlib.crc32(_CHECKED.pack(length, crc)) or length == 0:
+        # A file that grew before its bytes arrived, as some file systems leave it after a crash,
+        # ends in zeroes; anything else was written and has changed.
+        return (position + 1 if any(data[position:]) else len(data)), None
     payload = data[start : start + length]
     whole = len(payload) == length and zlib.crc32(payload) == crc
     return start + length, payload if whole else None
+
+
+def _head(payload: bytes) -> bytes:
+    length, crc = len(payload), zlib.crc32(payload)
+    return _HEAD.pack(length, crc, zlib.crc32(_CHECKED.pack(length, crc)))
 
 
 class _Lock:

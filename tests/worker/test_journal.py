@@ -1,0 +1,120 @@
+"""The journal gives back every whole charge, drops a torn end, and refuses damage."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bursar.worker import journal as journals
+from bursar.worker.journal import Journal, JournalDamaged, JournalFull, find_dead
+from tests.factories import charge
+
+PLENTY = 1 << 30
+
+
+def written(directory: Path, count: int) -> Path:
+    """A journal with charges whose worker died."""
+    journal = Journal(directory, 1, max_bytes=PLENTY)
+    for seq in range(1, count + 1):
+        journal.append(charge(seq, seq))
+    journal.close(is_settled=False)
+    return directory / "00000001-000001.journal"
+
+
+def replay(directory: Path) -> list[int]:
+    found = []
+    for dead in find_dead(directory):
+        with dead:
+            found += [each.seq for each in dead.charges()]
+    return found
+
+
+def test_what_was_appended_comes_back_whole(tmp_path: Path) -> None:
+    path = written(tmp_path, 3)
+    assert list(journals.read(path, is_last=True)) == [charge(n, n) for n in (1, 2, 3)]
+
+
+def test_a_living_workers_journal_is_nobody_elses(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    journal.append(charge(1, 1))
+    assert list(find_dead(tmp_path)) == []
+    journal.close(is_settled=False)
+    assert replay(tmp_path) == [1]
+
+
+def test_a_settled_journal_leaves_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    journal.append(charge(1, 1))
+    journal.settled(1)
+    journal.close(is_settled=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settled_charges_make_room_and_later_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_SEGMENT_BYTES", 1_000)
+    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    for seq in range(1, 40):
+        journal.append(charge(seq, seq))
+    before = journal.size_bytes
+    journal.settled(30)
+    assert journal.size_bytes < before
+    journal.close(is_settled=False)
+    assert replay(tmp_path)[-1] == 39
+    assert set(range(31, 40)) <= set(replay(tmp_path))
+
+
+def test_a_full_journal_says_so_and_stays_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1, max_bytes=600)
+    with pytest.raises(JournalFull):
+        for seq in range(1, 100):
+            journal.append(charge(seq, seq))
+    journal.close(is_settled=False)
+    found = replay(tmp_path)
+    assert found == list(range(1, len(found) + 1))
+
+
+@settings(max_examples=60)
+@given(cut=st.integers(1, 400))
+def test_a_torn_end_is_dropped_and_the_rest_kept(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = written(tmp_path_factory.mktemp("journal"), 4)
+    data = path.read_bytes()
+    path.write_bytes(data[:-cut])
+    found = [each.seq for each in journals.read(path, is_last=True)]
+    assert found == list(range(1, len(found) + 1))
+    assert len(found) < 4
+
+
+def test_zeroes_at_the_end_are_a_torn_end(tmp_path: Path) -> None:
+    path = written(tmp_path, 2)
+    with path.open("ab") as file:
+        file.write(b"\0" * 300)
+    assert replay(tmp_path) == [1, 2]
+
+
+@settings(max_examples=60)
+@given(where=st.floats(0, 0.4), bit=st.integers(0, 7))
+def test_damage_in_the_middle_is_refused_never_skipped(
+    tmp_path_factory: pytest.TempPathFactory, where: float, bit: int
+) -> None:
+    path = written(tmp_path_factory.mktemp("journal"), 6)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(JournalDamaged):
+        list(journals.read(path, is_last=True))
+
+
+def test_appending_is_one_write_and_no_sync(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    before = os.stat(tmp_path / "00000001-000001.journal").st_size
+    journal.append(charge(1, 1))
+    assert os.stat(tmp_path / "00000001-000001.journal").st_size > before
+    journal.close(is_settled=True)
