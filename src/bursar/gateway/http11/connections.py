@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
     # httptools: called from within feed_data
 
     def on_message_begin(self) -> None:
-        """Refuse bytes behind a complete answer."""
+        """Refuse bytes behind a complete answer; bare line breaks, which cannot begin one, pass."""
         if self._exchange is None or self._exchange.is_complete:
             raise _Refused("protocol", "bytes after the end of the answer")
 
