@@ -33,12 +33,15 @@ serve: $(INSTALLED)  ## set up, then serve on 127.0.0.1:8080 (options: make serv
 test: $(INSTALLED_DEV)  ## run every test (a part: make test ARGS="tests/core -k money")
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
+# All of them, even when one fails: one round tells all that is wrong.
 check: $(INSTALLED_DEV)  ## format, lint, types, import contracts, house rules
-	@$(PY) -m ruff format --check .
-	@$(PY) -m ruff check .
-	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports
-	@$(PY) -m pytest -q tests/tidy
+	@failed=0; \
+	$(PY) -m ruff format --check --quiet . || { echo "Not formatted: $(PY) -m ruff format"; failed=1; }; \
+	$(PY) -m ruff check . || failed=1; \
+	$(PY) -m mypy || failed=1; \
+	$(VENV)/bin/lint-imports || failed=1; \
+	$(PY) -m pytest -q tests/tidy || failed=1; \
+	exit $$failed
 
 bench: $(INSTALLED_DEV)  ## measure (options: make bench ARGS="--help")
 	@$(PY) -m bench $(ARGS)

@@ -188,12 +188,13 @@ def run_rounds(
         run_load(lab, target, Shape.JSON, seconds=min(seconds, 0.3), options=["-c", "16"])
         if target.settles_late:
             wait_until_quiet(target)
-    readings = []
+    readings: list[Reading] = []
     for number in range(rounds):
         shift = number % max(1, len(targets))
         order = [*targets[shift:], *targets[:shift]]
         for case in cases:
             tell(f"round {number + 1} of {rounds}: {case.name}")
-            for target in order:
-                readings.append(measure(lab, target, case, number=number, seconds=seconds))
+            readings += [
+                measure(lab, target, case, number=number, seconds=seconds) for target in order
+            ]
     return readings

@@ -37,10 +37,16 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
+            env=environment(env or {}),
             start_new_session=True,
             text=True,
         )
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return ours with `extra`, but no setting of a Bursar that somebody else runs."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("BURSAR_")}
+    return {**ours, **extra}
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -74,7 +80,7 @@ def wait_until(
     return False
 
 
-def get_status(
+def call(
     port: int,
     path: str,
     *,
@@ -82,7 +88,7 @@ def get_status(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Make one call on loopback; status 0 where there was no answer."""
+    """Make one HTTP call on loopback and return status and body; status 0: no answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request(method, path, body, dict(headers or {}))

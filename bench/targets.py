@@ -11,7 +11,7 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,11 @@ def chat_headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
 
+def call_chat(port: int, key: str) -> tuple[int, bytes]:
+    """Make one chat completion and return status and body."""
+    return processes.call(port, PATH, method="POST", body=chat_body(), headers=chat_headers(key))
+
+
 def tail(log: Path) -> str:
     """Return the end of a log, for an error message."""
     return log.read_text(errors="replace")[-600:].strip() if log.exists() else ""
@@ -74,22 +79,22 @@ def serving(
     *,
     lab: Lab,
     port: int,
-    key: str,
     env: Mapping[str, str] | None = None,
+    is_ready: Callable[[], bool] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a server on the target's core; enter the block once it has answered a whole call."""
+    """Run a server on the target's core; enter the block once it is ready.
+
+    Without `is_ready` it is ready when it has answered a whole call.
+    """
     log = lab.workdir / f"{name.replace(' ', '-')}.log"
     with pinned(lab.cores.target):
         process = processes.start(command, log=log, env=env)
 
-    def is_ready() -> bool:
-        status, _ = processes.get_status(
-            port, PATH, method="POST", body=chat_body(), headers=chat_headers(key)
-        )
-        return status == 200
+    def has_answered() -> bool:
+        return call_chat(port, YARDSTICK_KEY)[0] == 200
 
     try:
-        if not processes.wait_until(is_ready, process=process, timeout_s=START_S):
+        if not processes.wait_until(is_ready or has_answered, process=process, timeout_s=START_S):
             raise Unavailable(f"{name} did not come up: {tail(log) or 'no output'}")
         yield process
     finally:
@@ -107,7 +112,7 @@ def start_bare(lab: Lab) -> Iterator[Target]:
     """Bursar's own stack with nothing on it: uvicorn, raw ASGI, the product's upstream pool."""
     port = processes.free_port()
     command = [sys.executable, "-m", "bench.bare", str(port), str(lab.upstream_port)]
-    with serving(BARE, command, lab=lab, port=port, key=YARDSTICK_KEY) as process:
+    with serving(BARE, command, lab=lab, port=port) as process:
         yield Target(BARE, port, YARDSTICK_KEY, (process.pid,))
 
 
@@ -137,7 +142,7 @@ def _nginx(lab: Lab, name: str, *, auth_port: int | None) -> Iterator[Target]:
     config = home / "nginx.conf"
     config.write_text(_nginx_config(home, port=port, upstream=lab.upstream_port, auth=auth_port))
     command = [find_tool("nginx"), "-p", str(home), "-c", str(config), "-e", "stderr"]
-    with serving(name, command, lab=lab, port=port, key=YARDSTICK_KEY) as process:
+    with serving(name, command, lab=lab, port=port) as process:
         yield Target(name, port, YARDSTICK_KEY, (process.pid,))
 
 

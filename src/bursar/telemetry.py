@@ -1,26 +1,30 @@
 """Logs and metrics: what operators see of a running server.
 
-Owns the name of every metric and the redaction of every log line. Must not know what is counted.
+Owns the name of every metric, what a log line looks like, and what must never be in one. Must not
+know what is counted or logged.
+
 Counting is on the path of each request, so it is plain arithmetic on plain numbers; the exposition
-format is made when somebody asks for it.
+format is made when somebody asks for it. Logging never waits for whoever reads standard error, and
+outlives them: lines go through a bounded queue, and those that find no room are counted instead.
 """
 
+import atexit
 import logging
+import os
+import queue
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import suppress
-from typing import Any, Final, TextIO
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SECRET: Final = re.compile(r"\b(b[spo]k_)[0-9A-Za-z]{6,}")
-_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
+# ── Metrics ─────────────────────────────────────────────────────────────────────────────────────
 
-# name, kind, help, label
+# Name, sentence, labels.
 COUNTERS: Final = (
     ("bursar_requests", "Requests to model endpoints by status.", ("endpoint", "status")),
     ("bursar_refusals", "Requests refused before an upstream was called.", ("reason",)),
@@ -29,6 +33,7 @@ COUNTERS: Final = (
     ("bursar_charges_quarantined", "Charges that the ledger refused.", ()),
     ("bursar_lease_refills", "Transactions that took leases.", ()),
     ("bursar_overrun_nanos", "Nano-USD of usage that no account could be charged for.", ()),
+    ("bursar_log_lines_lost", "Log lines that were dropped because nobody read them.", ()),
 )
 GAUGES: Final = (
     ("bursar_holds_open", "Requests in flight that hold credit."),
@@ -39,8 +44,10 @@ GAUGES: Final = (
     ("bursar_ledger_silent_seconds", "Seconds since the database was last heard."),
 )
 
+_MOST_LABELS: Final = 200
 
-class Metrics:
+
+class Metrics(Collector):
     """This process's counters, counted by whoever does the work."""
 
     def __init__(self) -> None:
@@ -52,6 +59,7 @@ class Metrics:
         self.lease_refills = 0
         self.overrun_nanos = 0
         self.holds_open = 0
+        self.log_lines_lost = 0
         self.gauges: Callable[[], dict[str, float]] = dict
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
@@ -62,12 +70,12 @@ class Metrics:
         self.requests[key] = self.requests.get(key, 0) + 1
 
     def refuse(self, reason: str) -> None:
-        """Count a refusal."""
-        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        """Count a refusal by its reason."""
+        _count(self.refusals, reason)
 
     def upstream_failed(self, kind: str) -> None:
         """Count a call that an upstream failed, by status or kind of failure."""
-        self.upstream_failures[kind] = self.upstream_failures.get(kind, 0) + 1
+        _count(self.upstream_failures, kind)
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -83,6 +91,7 @@ class Metrics:
             "bursar_charges_quarantined": {(): self.quarantined},
             "bursar_lease_refills": {(): self.lease_refills},
             "bursar_overrun_nanos": {(): self.overrun_nanos},
+            "bursar_log_lines_lost": {(): self.log_lines_lost},
         }
 
 
@@ -106,55 +115,181 @@ class _Exposition(Collector):
                 yield GaugeMetricFamily(name, text, value=gauges[name])
 
 
-def set_up_logs(*, log_format: str, level: str, stream: TextIO | None = None) -> None:
-    """Send every log line of this process to standard error, as JSON or for people."""
-    out = _Steadfast(stream or sys.stderr)
-    number = logging.getLevelNamesMapping()[level.upper()]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+def _count(counts: dict[str, int], label: str) -> None:
+    # A label that somebody outside could choose would grow memory and Prometheus without end.
+    if label not in counts and len(counts) >= _MOST_LABELS:
+        label = "other"
+    counts[label] = counts.get(label, 0) + 1
+
+
+# ── Logs ────────────────────────────────────────────────────────────────────────────────────────
+
+_MOST_LINES: Final = 10_000
+_FLUSH_S: Final = 1.0
+_STDERR: Final = 2
+_HIDDEN: Final = "[hidden]"
+
+_SECRET_FIELD: Final = re.compile(
+    r"authorization|api[-_]?key|password|passwd|secret|cookie|access_token|refresh_token", re.I
+)
+_SECRETS: Final = re.compile(
+    r"""
+    (?P<bursar> b[spo]k_) [0-9A-Za-z]{8,}
+  | (?P<scheme> \b(?:bearer|basic)\s+) [^\s"',;]{4,}
+  | (?P<provider> \bsk-) [0-9A-Za-z_-]{8,}
+  | (?P<argon> \$argon2id?\$) [^\s"']+
+  | (?P<login> ://[^\s:/@"']*:) [^\s/@"']+ (?=@)
+    """,
+    re.I | re.X,
+)
+
+
+def set_up_logs(*, log_format: str, level: str, metrics: Metrics | None = None) -> None:
+    """Send every log line of this process to standard error: `json`, or `console` for people.
+
+    Takes over the standard library's loggers too. No line makes its writer wait, and none contains
+    what looks like a secret. `metrics` counts the lines that are lost.
+    """
+    _reserve_stderr()
+    sink = _Sink(metrics or Metrics())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        redact,
+    ]
+    render: list[structlog.typing.Processor]
+    if log_format == "console":
+        # The default traceback shows local variables, and those hold secrets.
+        plain = structlog.dev.plain_traceback
+        colours = _may_colour()
+        render = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
+    else:
+        render = [
             structlog.processors.format_exc_info,
-            redact,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=out),
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    structlog.configure(
+        processors=[*shared, *render, _hide_in_line],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _LineLogger(sink.write),
         cache_logger_on_first_use=False,
     )
+    handler = _LineHandler(sink.write)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(logging.getLevelNamesMapping()[level.upper()], logging.INFO))
+    logging.raiseExceptions = False
+
+
+def without_secrets(text: str) -> str:
+    """The text with everything that looks like a secret replaced; what kind it was stays."""
+    return _SECRETS.sub(lambda match: match[match.lastgroup or 0] + _HIDDEN, text)
 
 
 def redact(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Take everything that looks like a secret out of a log line."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = without_secrets(value)
-    return event
+    """Hide the values of fields that are secret by their name, however deep they lie."""
+    return {key: _hide_value(key, value) for key, value in event.items()}
 
 
-def without_secrets(text: str) -> str:
-    """The text with API keys and Authorization values cut short."""
-    return _BEARER.sub(r"\1 [redacted]", _SECRET.sub(r"\1[redacted]", text))
+def _hide_value(key: str, value: Any) -> Any:
+    if _SECRET_FIELD.search(key):
+        return _HIDDEN
+    if isinstance(value, Mapping):
+        return {name: _hide_value(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide_value("", inner) for inner in value]
+    return value
 
 
-class _Steadfast:
-    """A stream that loses lines rather than the server when nobody reads them any more."""
+def _hide_in_line(_logger: object, _method: str, line: Any) -> str:
+    return without_secrets(str(line))
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
 
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            return self._stream.write(text)
-        return 0
+def _may_colour() -> bool:
+    return "NO_COLOR" not in os.environ and os.isatty(_STDERR)
+
+
+def _reserve_stderr() -> None:
+    """Make sure that descriptor 2 is not free: the next file to be opened would get the log."""
+    try:
+        os.fstat(_STDERR)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null != _STDERR:
+            os.dup2(null, _STDERR)
+            os.close(null)
+
+
+class _Sink:
+    """A bounded queue of lines and the thread that writes them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._lines: queue.Queue[bytes] = queue.Queue(_MOST_LINES)
+        self._pid = 0
+
+    def write(self, line: str) -> None:
+        """Have a line written soon; count it as lost if there is no room."""
+        if self._pid != os.getpid():
+            self._start()
+        try:
+            self._lines.put_nowait(line.encode("utf-8", "backslashreplace") + b"\n")
+        except queue.Full:
+            self._metrics.log_lines_lost += 1
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """Wait a moment for what is queued, at the end of the process."""
+        done = threading.Thread(target=self._lines.join, daemon=True)
+        done.start()
+        done.join(_FLUSH_S)
+
+    def _start(self) -> None:
+        # Threads do not survive a fork, and a queue may have been forked while it was locked.
+        self._pid = os.getpid()
+        self._lines = queue.Queue(_MOST_LINES)
+        threading.Thread(target=self._run, args=(self._lines,), daemon=True).start()
+        atexit.register(self.flush)
+
+    def _run(self, lines: "queue.Queue[bytes]") -> None:
+        while True:
+            line = lines.get()
+            try:
+                while line:
+                    line = line[os.write(_STDERR, line) :]
+            except OSError:
+                self._metrics.log_lines_lost += 1
+            lines.task_done()
+
+
+class _LineLogger:
+    """What structlog hands finished lines to; every level is the same to it."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = write
+        self.msg = self.fatal = self.exception = self.log = self.warn = write
+
+
+class _LineHandler(logging.Handler):
+    """Takes the standard library's records to the same place."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            line = self.format(record)
+        except (TypeError, ValueError):
+            # A call with the wrong number of arguments, in a library: its text is still worth it.
+            line = str(record.msg)
+        self._write(without_secrets(line))

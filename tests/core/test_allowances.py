@@ -162,6 +162,17 @@ def test_a_row_that_cannot_be_true_is_noticed(broken: Allowance) -> None:
     assert broken.ref.name in refusal.value.message
 
 
+@pytest.mark.parametrize("sound", [row(0), row(MAX_NANOS), row(None, MAX_NANOS - 1, 1)])
+def test_the_smallest_and_the_largest_rows_are_sound(sound: Allowance) -> None:
+    allowances.check(sound)
+
+
+@pytest.mark.parametrize("amount", [0, 1, 30])
+def test_any_part_of_a_lease_can_be_ended(amount: int) -> None:
+    assert allowances.give_back(row(100, 0, 30), amount) == row(100, 0, 30 - amount)
+    assert allowances.settle(row(100, 0, 30), amount, 0) == row(100, 0, 30 - amount)
+
+
 @pytest.mark.parametrize("amount", [-1, 31])
 def test_nobody_ends_more_of_a_lease_than_there_is(amount: int) -> None:
     with pytest.raises(InvariantViolated):

@@ -172,6 +172,25 @@ def test_counts_out_of_range_have_no_bound(prompt: int, output: int) -> None:
         bounds.request_bound_nanos(MINI, prompt_tokens=prompt, output_tokens=output)
 
 
+def test_a_bound_is_at_least_one_where_anything_is_priced() -> None:
+    tiny = priced({"input_tokens": 1, "output_tokens": 1})
+    assert bounds.request_bound_nanos(tiny, prompt_tokens=1, output_tokens=0) == 1
+    assert bounds.request_bound_nanos(tiny, prompt_tokens=0, output_tokens=1) == 1
+    assert bounds.affordable_output(tiny, prompt_tokens=0, nanos=0) == 0
+    assert bounds.affordable_output(tiny, prompt_tokens=0, nanos=1) == 1_499_999_999
+
+
+def test_the_largest_counts_and_all_of_the_money_are_within_bounds() -> None:
+    most = prices.MAX_QUANTITY
+    tiny = priced({"input_tokens": 1, "output_tokens": 1})
+    assert bounds.request_bound_nanos(tiny, prompt_tokens=most, output_tokens=most) == 2 * 10**6
+    assert bounds.affordable_output(tiny, prompt_tokens=most, nanos=10**6 + 1) > 10**9
+    rate, count = 153_092_023, 60_247_241_209  # their product is 2**63 - 1
+    dear = priced({"output_tokens": rate * prices.RATE_SCALE})
+    assert bounds.request_bound_nanos(dear, prompt_tokens=0, output_tokens=count) == MAX_NANOS
+    assert bounds.affordable_output(dear, prompt_tokens=0, nanos=MAX_NANOS) == count
+
+
 def test_a_bound_beyond_all_money_is_refused() -> None:
     dear = priced(per_million(input_tokens="1000000", output_tokens="1000000"))
     with pytest.raises(prices.InvalidQuantity):

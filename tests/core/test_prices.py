@@ -121,8 +121,9 @@ def test_a_total_without_a_rate_is_priced_when_its_parts_make_it_up() -> None:
     price = priced(per_million(input_audio_tokens="10"))
     usage = {"input_tokens": 100, "input_audio_tokens": 100}
     assert prices.cost_nanos(price, usage) == 1_000_000
-    with pytest.raises(prices.Unpriced):
-        prices.cost_nanos(price, usage | {"input_tokens": 101})
+    for unpriced in (usage | {"input_tokens": 101}, {"input_tokens": 1}):
+        with pytest.raises(prices.Unpriced):
+            prices.cost_nanos(price, unpriced)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,17 @@ def test_a_cost_beyond_all_money_is_refused() -> None:
     assert prices.cost_nanos(price, {"input_tokens": most}) == most * money.NANOS_PER_USD
     with pytest.raises(prices.InvalidQuantity):
         prices.cost_nanos(price, {"input_tokens": most + 1})
+
+
+def test_a_cost_of_all_the_money_is_exact() -> None:
+    rate, count = 153_092_023, 60_247_241_209  # their product is 2**63 - 1
+    price = priced({"input_tokens": rate * prices.RATE_SCALE})
+    assert prices.cost_nanos(price, {"input_tokens": count}) == money.MAX_NANOS
+
+
+def test_the_dearest_rate_and_the_largest_window_are_allowed() -> None:
+    price = replace(MINI, per_token={"input_tokens": 10**24}, context_window=prices.MAX_QUANTITY)
+    assert prices.cost_nanos(price, {"input_tokens": 1}) == 10**15
 
 
 def test_a_free_price_says_so_and_costs_nothing() -> None:

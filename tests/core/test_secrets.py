@@ -2,13 +2,14 @@
 
 import hashlib
 import string
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.core import secrets
-from bursar.core.errors import InvariantViolated
+from bursar.core.errors import InvariantViolated, Unauthenticated, Unreadable
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KINDS = st.sampled_from(secrets.KeyKind)
@@ -47,6 +48,13 @@ def test_other_randomness_makes_other_secrets(many: set[bytes]) -> None:
 def test_a_secret_is_not_made_from_too_little_randomness() -> None:
     with pytest.raises(InvariantViolated):
         secrets.mint(secrets.KeyKind.INFERENCE, random_bytes=bytes(31))
+
+
+def test_a_right_checksum_over_the_wrong_alphabet_is_malformed() -> None:
+    for body in ("-" * 30, "_" * 30, "0" * 29 + " ", "0" * 29 + "\n"):
+        number = zlib.crc32(f"bsk_{body}".encode())
+        tail = "".join(BASE62[number // 62**place % 62] for place in range(5, -1, -1))
+        assert secrets.parse(f"bsk_{body}{tail}") is None
 
 
 @given(MINTED, st.integers(0, 39), st.characters(codec="utf-8"))
@@ -95,3 +103,61 @@ def test_only_the_prefix_and_the_last_six_are_shown() -> None:
 def test_nothing_is_shown_of_what_is_no_secret() -> None:
     with pytest.raises(InvariantViolated):
         secrets.display("password")
+
+
+AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(AUTHORIZATION, b"Bearer s3")],
+        [(AUTHORIZATION, b"bearer s3")],
+        [(AUTHORIZATION, b" BEARER   s3 ")],
+        [(API_KEY, b"s3")],
+        [(API_KEY, b" s3\t")],
+        [(b"host", b"x"), (AUTHORIZATION, b"Bearer s3"), (API_KEY, b"s3")],
+    ],
+)
+def test_a_credential_is_read_from_either_header(headers: list[tuple[bytes, bytes]]) -> None:
+    assert secrets.presented(headers) == b"s3"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"host", b"x"), (b"cookie", b"s3"), (b"proxy-authorization", b"Bearer s3")],
+        [(API_KEY, b"")],
+        [(API_KEY, b"  ")],
+        [(AUTHORIZATION, b"Bearer")],
+        [(AUTHORIZATION, b"Bearer  ")],
+    ],
+)
+def test_no_credential_is_noticed(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(Unauthenticated) as refusal:
+        secrets.presented(headers)
+    assert refusal.value.code == "missing_api_key"
+
+
+@pytest.mark.parametrize("value", [b"Basic czM6", b"s3", b"", b"Digest s3", b"Bearers3"])
+def test_another_scheme_is_a_credential_that_nobody_has(value: bytes) -> None:
+    assert secrets.parse(secrets.presented([(AUTHORIZATION, value)])) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(AUTHORIZATION, b"Bearer s3"), (API_KEY, b"s4")],
+        [(AUTHORIZATION, b"Basic s3"), (API_KEY, b"s3")],
+        [(AUTHORIZATION, b"Bearer s3"), (AUTHORIZATION, b"Bearer s3")],
+        [(AUTHORIZATION, b"Bearer s3"), (AUTHORIZATION, b"Bearer s4")],
+        [(API_KEY, b"s3"), (API_KEY, b"s3")],
+    ],
+)
+def test_which_of_two_credentials_counts_is_not_guessed(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    with pytest.raises(Unreadable) as refusal:
+        secrets.presented(headers)
+    assert refusal.value.code == "ambiguous_credentials"

@@ -9,8 +9,8 @@ from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.store.database import Database, ReadTx
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.leases import Want
-from bursar.store.tables import transfers, usage_daily, usage_events, usage_hourly
 from bursar.store.tables import leases as lease_rows
+from bursar.store.tables import transfers, usage_daily, usage_events, usage_hourly
 from tests.factories import KEY_LIMIT, WALLET, charge, move, open_account
 
 

@@ -137,9 +137,7 @@ def test_nothing_is_made_or_lost_whatever_requests_do(
 
 
 @given(count=st.integers(1, 30), need=st.integers(1, 20), leased=st.integers(0, 200))
-def test_exactly_as_many_are_admitted_as_the_lease_pays(
-    count: int, need: int, leased: int
-) -> None:
+def test_exactly_as_many_are_admitted_as_the_lease_pays(count: int, need: int, leased: int) -> None:
     wallet = slot(WALLET, 1_000, leased=leased)
     admitted = sum(
         isinstance(admission.admit([wallet], needs(need), AT_MS), Hold) for _ in range(count)

@@ -93,7 +93,8 @@ def _model(price: Price) -> dict[str, object]:
         "max_output_tokens": price.max_output_tokens,
         "supported_endpoints": chat or (["embeddings"] if price.is_embedding_priced else []),
         "pricing": {
-            f"per_{meter.removesuffix('_tokens')}_token" if meter.endswith("_tokens")
+            f"per_{meter.removesuffix('_tokens')}_token"
+            if meter.endswith("_tokens")
             else f"per_{meter}": msgspec.Raw(format_rate(rate).encode())
             for meter, rate in rates.items()
         },

@@ -65,9 +65,7 @@ class Caller:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def answer(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> None:
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a whole answer, unless one has begun already: then only end it."""
         if self.status:
             self._was_cut = True

@@ -56,7 +56,7 @@ def sale(plan: Plan, usage: Usage | None, *, estimated_output: int) -> Sale:
     """Price what the upstream reported, or our estimate when the report makes no sense."""
     if usage is not None:
         try:
-            return Sale(usage, cost_nanos(plan.price, quantities(usage)), False)
+            return Sale(usage, cost_nanos(plan.price, quantities(usage)), is_estimated=False)
         except InvalidQuantity:
             usage = None
     return _estimate(plan, estimated_output)
@@ -76,7 +76,7 @@ def quantities(usage: Usage) -> dict[str, int]:
     return meters
 
 
-def charge(  # noqa: PLR0913
+def charge(
     plan: Plan,
     credential: Credential,
     hold: Hold,
@@ -129,7 +129,7 @@ def _estimate(plan: Plan, estimated_output: int) -> Sale:
     most = (plan.max_output or 0) * plan.call.choices
     output = min(estimated_output, most) if plan.max_output is not None else 0
     usage = Usage(prompt, 0, output, 0, 0, 0)
-    return Sale(usage, cost_nanos(plan.price, quantities(usage)), True)
+    return Sale(usage, cost_nanos(plan.price, quantities(usage)), is_estimated=True)
 
 
 def _json(others: dict[str, int]) -> str:

@@ -49,7 +49,7 @@ class Exchange:
         "route",
     )
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         caller: Caller,
         plan: Plan,

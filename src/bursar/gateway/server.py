@@ -9,7 +9,7 @@ import re
 from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bursar.gateway.asgi import App
 
@@ -118,7 +118,8 @@ class Protocol(HttpToolsProtocol):
         if self._fault is not None:
             return
         self._fault = (status, code, message)
-        if self.cycle is not None and not self.cycle.response_complete:
+        earlier: RequestResponseCycle | None = self.cycle
+        if earlier is not None and not earlier.response_complete:
             # An earlier request is still being answered: its answer must not be mixed with ours.
             self.transport.abort()
             return
@@ -131,10 +132,10 @@ class Protocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if self.cycle is None and not self._is_in_head:
-            self.transport.close()
-        else:
+        if self._is_in_head:
             self._refuse(408, "request_timeout", "The request did not arrive in time.")
+        else:
+            self.transport.close()
 
 
 def uvicorn_options(app: App) -> dict[str, Any]:
@@ -153,5 +154,3 @@ def uvicorn_options(app: App) -> dict[str, Any]:
         "timeout_keep_alive": 75,
         "backlog": 4096,
     }
-
-

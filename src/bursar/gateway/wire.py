@@ -166,7 +166,9 @@ def upstream_body(call: Call, *, model: str, max_output: int | None, limit_field
 
 def require_rates(call: Call, price: Price) -> None:
     """Refuse what the price book has no rate for: unpriced is not free."""
-    is_priced = price.is_chat_priced if call.endpoint is Endpoint.CHAT else price.is_embedding_priced
+    is_priced = (
+        price.is_chat_priced if call.endpoint is Endpoint.CHAT else price.is_embedding_priced
+    )
     if not is_priced:
         raise Forbidden(
             "model_not_priced",
@@ -256,9 +258,7 @@ def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
 def _whole(raw: msgspec.Raw, name: str, *, most: int) -> int:
     value = _decode(raw)
     if type(value) is not int or not 1 <= value <= most:
-        raise _invalid(
-            "invalid_value", name, f"{name} must be a whole number from 1 to {most}."
-        )
+        raise _invalid("invalid_value", name, f"{name} must be a whole number from 1 to {most}.")
     return value
 
 
@@ -269,7 +269,9 @@ def _require_messages(fields: Mapping[str, msgspec.Raw]) -> None:
     try:
         messages = _decode_messages(raw)
     except _UNREADABLE as error:
-        raise _invalid("invalid_value", "messages", "messages must be a list of objects.") from error
+        raise _invalid(
+            "invalid_value", "messages", "messages must be a list of objects."
+        ) from error
     if not 1 <= len(messages) <= _MOST_MESSAGES:
         raise _invalid(
             "invalid_value", "messages", f"messages must have 1 to {_MOST_MESSAGES} entries."

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert as insert_rows, select
+from sqlalchemy import func, select
+from sqlalchemy import insert as insert_rows
 
 from bursar.store import counters
 from bursar.store.database import POSTGRESQL, Change, Database, ReadTx, WriteTx
@@ -24,7 +25,10 @@ async def insert(tx: WriteTx) -> Sequence[Change]:
     wanted = list(dict.fromkeys(tx.announced))
     last = await counters.advance(tx, name="changes", by=len(wanted))
     first = last - len(wanted) + 1
-    rows = [Change(first + n, *line) for n, line in enumerate(wanted)]
+    rows = [
+        Change(first + n, topic, account_id, subject)
+        for n, (topic, account_id, subject) in enumerate(wanted)
+    ]
     values = [{**row._asdict(), "at_ms": tx.now_ms} for row in rows]
     await tx.execute(insert_rows(changes).values(values))
     if tx.dialect == POSTGRESQL:
@@ -36,7 +40,8 @@ async def list_after(tx: ReadTx, *, cursor: int, limit: int = 1000) -> list[Chan
     """Changes after `cursor`, oldest first."""
     columns = (changes.c.id, changes.c.topic, changes.c.account_id, changes.c.subject)
     query = select(*columns).where(changes.c.id > cursor).order_by(changes.c.id).limit(limit)
-    return [Change(*row) for row in await tx.execute(query)]
+    rows = await tx.execute(query)
+    return [Change(row.id, row.topic, row.account_id, row.subject) for row in rows]
 
 
 async def get_last(tx: ReadTx) -> int:

@@ -5,7 +5,7 @@ Owns how a transaction begins, ends and tells others about it. Knows no table bu
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class Database:
         self.engine: AsyncEngine = _engine(self.url, self.dialect, pool_size)
         self._write_lock = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
-        self._barriers: list[Callable[[], AsyncIterator[None] | Any]] = []
+        self._barriers: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def path(self) -> Path | None:
@@ -121,7 +121,7 @@ class Database:
         """Call `listener` (plain, quick) after each commit of this process that changed things."""
         self._listeners.append(listener)
 
-    def add_barrier(self, barrier: Callable[[], Any]) -> None:
+    def add_barrier(self, barrier: Callable[[], Awaitable[None]]) -> None:
         """Register what must finish before figures are read: charges on their way to the ledger."""
         self._barriers.append(barrier)
 

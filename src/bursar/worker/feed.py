@@ -70,7 +70,9 @@ class Feed:
             async with asyncio.timeout(self._stale_s), self._database.read() as tx:
                 news = await changes.list_after(tx, cursor=self._cursor)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            _log.warning("feed_silent", error=type(error).__name__, silent_s=round(self.silent_s, 1))
+            _log.warning(
+                "feed_silent", error=type(error).__name__, silent_s=round(self.silent_s, 1)
+            )
             return
         if news:
             self._cursor = news[-1].id

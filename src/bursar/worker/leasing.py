@@ -146,9 +146,7 @@ class Leasing:
         need = max(0, min(needs) - lease.available) if needs else 0
         return Want(slot.ref, lease.start_ms, max(1, need), missing, target)
 
-    def _receive(
-        self, slot: Slot, want: Want, grant: leases.Grant | None, now_ms: int
-    ) -> None:
+    def _receive(self, slot: Slot, want: Want, grant: leases.Grant | None, now_ms: int) -> None:
         slot.is_refilling = False
         if grant is None:
             slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
@@ -159,16 +157,14 @@ class Leasing:
         slot.learn(grant.allowance)
         slot.low_water = min(want.target, slot.lease.available) // 2
         slot.spent, slot.refilled_ms, slot.peak = 0, now_ms, slot.lease.held
-        if slot.limit is not None and grant.granted < want.demand or not grant.granted:
+        if (slot.limit is not None and grant.granted < want.demand) or not grant.granted:
             # The store had no more: until something changes, say so without asking again.
             slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
             slot.low_water = 0
         else:
             slot.exhausted_until_ms = 0
 
-    def _fail(
-        self, demand: dict[Slot, list[int]], waiting: Sequence[asyncio.Future[None]]
-    ) -> None:
+    def _fail(self, demand: dict[Slot, list[int]], waiting: Sequence[asyncio.Future[None]]) -> None:
         for slot in demand:
             slot.is_refilling = False
             slot.low_water = 0

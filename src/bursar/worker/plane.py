@@ -19,7 +19,7 @@ from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
 from bursar.store.database import SQLITE, Change, Database
-from bursar.store.plane import leases, workers
+from bursar.store.plane import workers
 from bursar.telemetry import Metrics
 from bursar.worker import admission, recovery
 from bursar.worker.feed import Feed

@@ -124,9 +124,7 @@ class Hold:
 
     __slots__ = ("_needs", "_parts", "at_ms", "is_ended")
 
-    def __init__(
-        self, needs: Amounts, parts: list[tuple[Slot, Lease | None]], at_ms: int
-    ) -> None:
+    def __init__(self, needs: Amounts, parts: list[tuple[Slot, Lease | None]], at_ms: int) -> None:
         self._needs = needs
         self._parts = parts
         self.at_ms = at_ms
@@ -166,7 +164,7 @@ class Hold:
             self._settle_slot(slot, lease, used, covered, moves, parts)
         return Settlement(covered, used.cost_nanos - covered, moves, parts)
 
-    def _settle_slot(  # noqa: PLR0913
+    def _settle_slot(
         self,
         slot: Slot,
         lease: Lease | None,
@@ -252,4 +250,3 @@ def paid(parts: Sequence[tuple[Lease, int]]) -> None:
 def _new_lease(window: str, zone: str, now_ms: int) -> Lease:
     limits = bounds(Window(window), now_ms=now_ms, zone=zone)
     return Lease(limits.start_ms, _NEVER_MS if limits.end_ms is None else limits.end_ms)
-

@@ -35,7 +35,7 @@ class Settled(NamedTuple):
 class Settlement:
     """One worker's queue of charges and the loop that empties it into the ledger."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         database: Database,
         journal: Journal,

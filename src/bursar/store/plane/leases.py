@@ -7,6 +7,7 @@ decision cannot overspend. Rows are always locked in the order of their key.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bursar.core import allowances as rules
 from bursar.core.allowances import Allowance, AllowanceRef
@@ -75,8 +76,11 @@ async def give_back(
 
 async def release_all(tx: WriteTx, *, worker_id: int) -> int:
     """Return everything that a closed worker still holds; how many leases that were."""
-    rows = await tx.driver(_text(tx, statements.WORKER_LEASES), (worker_id,))
-    held = [(AllowanceRef(*row[:5]), int(row[5]), int(row[6])) for row in rows]
+    rows: Any = await tx.driver(_text(tx, statements.WORKER_LEASES), (worker_id,))
+    held = [
+        (AllowanceRef(account_id, scope, resource, window, model), int(start), int(amount))
+        for account_id, scope, resource, window, model, start, amount in rows
+    ]
     await give_back(tx, worker_id=worker_id, returns=held)
     await tx.driver(_text(tx, statements.DELETE_LEASES), (worker_id,))
     return len(held)
@@ -135,4 +139,3 @@ def _allowance(row: Sequence[object]) -> Allowance:
     account_id, scope, resource, window, model, limit, used, leased, start = row
     ref = AllowanceRef(account_id, scope, resource, window, model)  # type: ignore[arg-type]
     return Allowance(ref, limit, used, leased, start)  # type: ignore[arg-type]
-

@@ -92,7 +92,7 @@ async def _move(tx: WriteTx, *, worker_id: int, sums: dict[MoveKey, tuple[int, i
     await leases.run(tx, statements.SETTLE_ALLOWANCES, rows)
 
 
-async def _move_one(  # noqa: PLR0913
+async def _move_one(
     tx: WriteTx, worker_id: int, charge: Charge, move: Move, used: int, from_lease: int
 ) -> None:
     key = (charge.account_id, *_parts(move), move.window_start_ms)

@@ -104,4 +104,7 @@ async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
         workers.c.settled_seq,
         workers.c.heartbeat_ms,
     ).where(condition)  # type: ignore[arg-type]
-    return [WorkerRow(*row) for row in await tx.execute(query.order_by(workers.c.id))]
+    rows = await tx.execute(query.order_by(workers.c.id))
+    return [
+        WorkerRow(row.id, row.state, row.host, row.settled_seq, row.heartbeat_ms) for row in rows
+    ]
