@@ -47,7 +47,7 @@ GAUGES: Final = (
 _MOST_LABELS: Final = 200
 
 
-class Metrics(Collector):
+class Metrics:
     """This process's counters, counted by whoever does the work."""
 
     def __init__(self) -> None:
