@@ -1,0 +1,183 @@
+"""The application of the control plane: the registry's routes, in their envelope.
+
+Owns how the framework is used: for matching paths and for the OpenAPI document, not for reading
+requests. Must not know nouns. Whatever is not a path of the data plane comes here.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from bursar.api import errors, routes
+from bursar.api.errors import Problem
+from bursar.api.routes import Route
+from bursar.api.wire import calls
+from bursar.api.wire.cache import Cache
+from bursar.api.wire.calls import Plane
+from bursar.api.wire.envelope import Envelope
+from bursar.core.errors import BursarError
+from bursar.service.idempotency import Running
+from bursar.store.database import Database
+
+_log: Final = structlog.get_logger("bursar.api")
+_NOT_FOUND: Final = Problem(404, "not_found", "There is nothing here, or it is not yours.")
+_UNREADABLE: Final = Problem(400, "invalid_request", "The request cannot be read.")
+_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+
+
+def create(
+    database: Database,
+    *,
+    version: str,
+    why_not_ready: Callable[[], str | None],
+    metrics: Callable[[], bytes],
+    activity_cache_s: int = 300,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> FastAPI:
+    """Return the control plane as an ASGI application.
+
+    `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
+    text for Prometheus.
+    """
+    plane = Plane(
+        database=database,
+        random_bytes=random_bytes,
+        why_not_ready=why_not_ready,
+        metrics=metrics,
+        reports=Cache(ttl_s=activity_cache_s),
+        running=Running(),
+    )
+    app = _Application(
+        title="Bursar",
+        version=version,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        middleware=[Middleware(Envelope, random_bytes=random_bytes)],
+        exception_handlers={BursarError: _refuse, HTTPException: _refuse_by_framework},
+    )
+    for route in routes.ROUTES:
+        app.add_api_route(
+            route.path,
+            _endpoint(plane, route),
+            methods=[route.method],
+            status_code=route.status,
+            response_model=route.answer,
+            responses={"default": {"model": errors.ErrorShape, "description": "Refused"}},
+            summary=_summary(route),
+            description=_description(route),
+            tags=[_tag(route)],
+            operation_id=f"{_tag(route)}_{route.endpoint.__name__}",
+            openapi_extra=_extra(route),
+        )
+    return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if not self.openapi_schema:
+            self.openapi_schema = get_openapi(
+                title=self.title, version=self.version, routes=self.routes
+            )
+            self.openapi_schema["components"]["securitySchemes"] = _SCHEMES
+        return self.openapi_schema
+
+
+def _endpoint(plane: Plane, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await calls.answer(
+            request,
+            plane=plane,
+            endpoint=route.endpoint,
+            principal=route.principal,
+            parameters=route.query,
+            has_body=route.body is not None,
+        )
+
+    return endpoint
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if not isinstance(error, BursarError):
+        raise error
+    problem = errors.problem_of(error)
+    if problem.status >= 500:
+        _log.error(
+            "request_refused",
+            request_id=request.scope["request_id"],
+            code=error.code,
+            message=error.message,
+            detail=error.detail,
+        )
+    return _response(request, problem)
+
+
+async def _refuse_by_framework(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 405:
+        return _response(request, errors.method_not_allowed(_allowed(request)))
+    return _response(request, _NOT_FOUND if error.status_code == 404 else _UNREADABLE)
+
+
+def _response(request: Request, problem: Problem) -> Response:
+    body = errors.encode(problem, request_id=request.scope["request_id"])
+    return Response(body, problem.status, dict(problem.headers), media_type=calls.JSON)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of the path, of which the framework would name only the first route's."""
+    found = {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+    return sorted(found)
+
+
+def _summary(route: Route) -> str:
+    return (route.endpoint.__doc__ or "").split("\n")[0]
+
+
+def _description(route: Route) -> str:
+    return " ".join((route.endpoint.__doc__ or "").split())
+
+
+def _tag(route: Route) -> str:
+    return route.endpoint.__module__.rpartition(".")[2]
+
+
+def _extra(route: Route) -> dict[str, Any]:
+    """What the framework cannot see, because it does not read requests: parameters and bodies."""
+    in_path = re.findall(r"\{(\w+)\}", route.path)
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in in_path
+    ]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": routes.PARAMETERS[name]}
+        for name in route.query
+    ]
+    extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
+    if route.body is not None:
+        schema = route.body.model_json_schema()
+        extra["requestBody"] = {"required": True, "content": {calls.JSON: {"schema": schema}}}
+    if route.principal is not None:
+        extra["security"] = [{name: []} for name in _SCHEMES]
+    return extra

@@ -1,0 +1,158 @@
+"""Calls: from a request to an endpoint and back, in the fixed order of refusals.
+
+Owns that order: unreadable first, then who is calling, then what they ask for. An endpoint gets a
+`Call`, whose caller is proven and of the kind that its route demands, so that none can forget to
+ask. Must not know any noun.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bursar.api.wire import auth, body
+from bursar.api.wire.cache import Cache
+from bursar.api.wire.query import Query
+from bursar.core import refusals
+from bursar.core.errors import Unreadable
+from bursar.core.refusals import Reason
+from bursar.service import access, idempotency
+from bursar.service.access import Principal
+from bursar.service.idempotency import Answer, Running
+from bursar.store.database import Database, WriteTx
+
+C = TypeVar("C")
+P = TypeVar("P", bound=Principal)
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What endpoints work with: the database, the ports, and what this process remembers."""
+
+    database: Database
+    random_bytes: Callable[[int], bytes]
+    why_not_ready: Callable[[], str | None]
+    metrics: Callable[[], bytes]
+    reports: Cache
+    running: Running
+
+    def now_ms(self) -> int:
+        """The moment, as the database's clock has it."""
+        return self.database.clock_ms()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[C]):
+    """One request that has been read; `document` and `body` are empty where none is expected."""
+
+    plane: Plane
+    caller: C
+    route: str
+    path: Mapping[str, str]
+    query: Query
+    headers: Headers
+    client: str
+    secret: bytes = field(repr=False)
+    body: bytes = field(repr=False)
+    document: dict[str, object]
+    idempotency_key: str | None
+
+
+Endpoint = Callable[[Call[Any]], Awaitable[Response]]
+
+
+async def answer(
+    request: Request,
+    *,
+    plane: Plane,
+    endpoint: Endpoint,
+    principal: type[Principal] | None,
+    parameters: tuple[str, ...],
+    has_body: bool,
+) -> Response:
+    """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint."""
+    query = Query(request.scope["query_string"])
+    secret = auth.find_secret(request.scope["headers"], query_names=query.names)
+    key = _idempotency_key(request.headers) if request.method == "POST" else None
+    sent = await body.read(request.headers, request.stream()) if has_body else b""
+    document = body.parse(sent) if has_body else {}
+    caller = None if principal is None else await prove(plane, secret=secret, wanted=principal)
+    query.check(parameters)
+    call = Call(
+        plane=plane,
+        caller=caller,
+        route=f"{request.method} {request.scope['path']}",
+        path=request.path_params,
+        query=query,
+        headers=request.headers,
+        client=request.client.host if request.client else "",
+        secret=secret or b"",
+        body=sent,
+        document=document,
+        idempotency_key=key,
+    )
+    return await endpoint(call)
+
+
+async def prove(plane: Plane, *, secret: bytes | None, wanted: type[P]) -> P:
+    """Return the caller who presents this secret; raises Unauthenticated or Forbidden."""
+    if secret is None:
+        raise refusals.as_error(refusals.deny(Reason.MISSING))
+    async with plane.database.read() as tx:
+        return await access.authenticate(tx, secret=secret, wanted=wanted, now_ms=plane.now_ms())
+
+
+def reply(payload: object, *, status: int = 200) -> Response:
+    """Answer with JSON."""
+    return Response(encode(payload), status_code=status, media_type=JSON)
+
+
+def encode(payload: object) -> bytes:
+    """Return the JSON of a payload."""
+    return msgspec.json.encode(payload)
+
+
+async def carry_out(
+    call: Call[P], effect: Callable[[WriteTx], Awaitable[object]], *, status: int
+) -> Response:
+    """Do what a POST asks for, in one transaction, and answer with what `effect` returns.
+
+    Under an Idempotency-Key it is done once: the same request gets the same answer again. Raises
+    Conflict (`idempotency_in_progress`) and Invalid (`idempotency_key_reused`).
+    """
+    if call.idempotency_key is None:
+        async with call.plane.database.write() as tx:
+            payload = await effect(tx)
+        return reply(payload, status=status)
+    request = idempotency.Request(
+        account_id=call.caller.account_id,
+        key_id=call.caller.key_id,
+        route=call.route,
+        key=call.idempotency_key,
+        body=call.body,
+        secret=call.secret,
+    )
+    with call.plane.running.hold(request):
+        async with call.plane.database.write() as tx:
+            kept = await idempotency.find_answer(tx, request=request)
+            if kept is None:
+                done = Answer(status, encode(await effect(tx)))
+                await idempotency.keep_answer(
+                    tx, request=request, answer=done, random_bytes=call.plane.random_bytes
+                )
+    if kept is None:
+        return Response(done.body, status_code=done.status, media_type=JSON)
+    replayed = {"idempotent-replayed": "true"}
+    return Response(kept.body, status_code=kept.status, headers=replayed, media_type=JSON)
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    keys = headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        raise Unreadable("invalid_idempotency_key", "Send one Idempotency-Key.")
+    return idempotency.check_key(keys[0]) if keys else None

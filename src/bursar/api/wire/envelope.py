@@ -1,0 +1,68 @@
+"""The envelope: what every response of the control API has, and the last resort for bugs.
+
+Owns the request id and the headers against caching and sniffing. An id that a client sends is not
+used: it would let one write into the other's logs. Must not know routes.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bursar.api import errors
+
+_log: Final = structlog.get_logger("bursar.api")
+_ID_BYTES: Final = 12
+
+
+class Envelope:
+    """Wraps the application: headers on every response, an answer for every accident."""
+
+    def __init__(self, app: ASGIApp, *, random_bytes: Callable[[int], bytes]) -> None:
+        self._app = app
+        self._random_bytes = random_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{self._random_bytes(_ID_BYTES).hex()}"
+        scope["request_id"] = request_id
+        has_begun = False
+
+        async def seal(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                message["headers"] = [*message["headers"], *_headers(request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, seal)
+        except Exception:
+            _log.exception("request_failed", request_id=request_id)
+            if has_begun:
+                raise
+            await _send_accident(seal, request_id)
+
+
+def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-request-id", request_id.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
+async def _send_accident(send: Send, request_id: str) -> None:
+    problem = errors.INTERNAL
+    body = errors.encode(problem, request_id=request_id)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    start = {"type": "http.response.start", "status": problem.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
