@@ -47,7 +47,7 @@ bench: $(INSTALLED_DEV)  ## measure (options: make bench ARGS="--help")
 	@$(PY) -m bench $(ARGS)
 
 docs: $(INSTALLED_DOCS)  ## build the documentation into site/
-	@$(VENV)/bin/zensical build --clean
+	@$(VENV)/bin/zensical build --clean --strict
 
 # Versions stay as they are unless a requirement asks for more; UPGRADE=1 moves them all.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -62,9 +62,15 @@ def _error_tree(source: Source) -> Iterator[Finding]:
     if not source.is_under("src") or source.stem != "errors":
         return
     drawn = ast.get_docstring(source.tree) or ""
+    raised = set(_BROAD)
     for node in source.tree.body:
-        if isinstance(node, ast.ClassDef) and node.name not in drawn:
-            yield Finding(source, node.lineno, f"{node.name} is not drawn in the docstring")
+        if isinstance(node, ast.ClassDef) and any(
+            dotted_name(parent) in raised or dotted_name(parent).endswith("Error")
+            for parent in node.bases
+        ):
+            raised.add(node.name)
+            if node.name not in drawn:
+                yield Finding(source, node.lineno, f"{node.name} is not drawn in the docstring")
 
 
 RULES = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from posixpath import normpath
 
 from tests.tidy.rule import Finding, Rule, each, file
 from tests.tidy.sources import Source
@@ -17,6 +19,8 @@ _REGISTRY = re.compile(
     r"\b[\w.-]*(?:pypi|pythonhosted|npmjs|crates|rubygems|anaconda)\.(?:org|com|io|net)\b", re.I
 )
 _INDEX = re.compile(r"(?:https?|file)://|^\s*--(?:extra-)?(?:index-url|find-links|trusted-host)\b")
+_NAMED_PATH = re.compile(r"`((?:src|tests|docs|bench|scripts|requirements)/[\w./-]*)`")
+_LINK = re.compile(r"\]\((?!\w+:)([\w./-]+)(?:#[\w-]*)?\)")
 
 
 def _reminders(source: Source) -> Iterator[Finding]:
@@ -31,6 +35,21 @@ def _registries(source: Source) -> Iterator[Finding]:
     yield from _matches(source, _REGISTRY, "the address of a package registry")
     if source.is_under("requirements"):
         yield from _matches(source, _INDEX, "where packages come from")
+
+
+def _documented_paths(tree: Sequence[Source]) -> Iterator[Finding]:
+    """A path in backticks, or the target of a link within the documentation, must be there."""
+    files = {source.path for source in tree}
+    known = files | {str(folder) for name in files for folder in PurePosixPath(name).parents}
+    for source in tree:
+        if not source.path.endswith(".md"):
+            continue
+        for number, line in enumerate(source.lines, 1):
+            named = [found[1].rstrip("/") for found in _NAMED_PATH.finditer(line)]
+            linked = [normpath(f"{source.folder}/{found[1]}") for found in _LINK.finditer(line)]
+            for path in (*named, *linked):
+                if path not in known:
+                    yield Finding(source, number, f"there is no {path}")
 
 
 def _matches(source: Source, pattern: re.Pattern[str], what: str) -> Iterator[Finding]:
@@ -81,6 +100,21 @@ RULES = (
         good=(
             file("requirements/server.txt", "a==1 --hash=sha256:00"),
             file("README.md", "pip install bursar"),
+        ),
+    ),
+    Rule(
+        "documented_paths",
+        "Whoever follows the documentation must arrive: a file that moves takes its name along.",
+        _documented_paths,
+        bad=(
+            file("docs/a.md", "see `src/bursar/lost.py`"),
+            file("docs/a.md", "see [there](lost.md)"),
+            (Source("docs/a/b.md", "[up](../c.md#part)"), Source("docs/a/c.md", "")),
+        ),
+        good=(
+            (Source("docs/a.md", "`src/b/c.py`, `src/b/`"), Source("src/b/c.py", "")),
+            (Source("docs/a/b.md", "[up](../c.md#part)"), Source("docs/c.md", "")),
+            file("docs/a.md", "`src/bursar/<noun>.py`, [web](https://a.example/b)"),
         ),
     ),
 )
