@@ -19,19 +19,17 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from bursar.api import errors, routes
-from bursar.api.errors import Problem
 from bursar.api.routes import Route
-from bursar.api.wire import calls
+from bursar.api.wire import calls, problems
 from bursar.api.wire.cache import Cache
 from bursar.api.wire.calls import Plane
 from bursar.api.wire.envelope import Envelope
+from bursar.api.wire.problems import Problem
 from bursar.core.errors import BursarError
 from bursar.service.idempotency import Running
 from bursar.store.database import Database
 
 _log: Final = structlog.get_logger("bursar.api")
-_NOT_FOUND: Final = Problem(404, "not_found", "There is nothing here, or it is not yours.")
-_UNREADABLE: Final = Problem(400, "invalid_request", "The request cannot be read.")
 _SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -77,7 +75,7 @@ def create(
             methods=[route.method],
             status_code=route.status,
             response_model=route.answer,
-            responses={"default": {"model": errors.ErrorShape, "description": "Refused"}},
+            responses={"default": {"model": problems.ErrorShape, "description": "Refused"}},
             summary=_summary(route),
             description=_description(route),
             tags=[_tag(route)],
@@ -131,12 +129,14 @@ async def _refuse_by_framework(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 405:
-        return _response(request, errors.method_not_allowed(_allowed(request)))
-    return _response(request, _NOT_FOUND if error.status_code == 404 else _UNREADABLE)
+        return _response(request, problems.method_not_allowed(_allowed(request)))
+    return _response(
+        request, problems.NOT_FOUND if error.status_code == 404 else problems.UNREADABLE
+    )
 
 
 def _response(request: Request, problem: Problem) -> Response:
-    body = errors.encode(problem, request_id=request.scope["request_id"])
+    body = problems.encode(problem, request_id=request.scope["request_id"])
     return Response(body, problem.status, dict(problem.headers), media_type=calls.JSON)
 
 

@@ -1,22 +1,19 @@
-"""Refusals on the wire: the one table from an error's class and code to its HTTP status and shape.
+"""The one table from a refusal's class and code to its HTTP status.
 
-Owns statuses, the `type` of each, and the body's form. Must not know routes. The body is an
-OpenAI-shaped object, which clients of both planes already read; never a stack, SQL or a path.
+Owns statuses and the headers that go with them. Must not know routes, nor how a refusal is written
+(that is `wire.problems`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-from typing_extensions import TypedDict
-
 from bursar.api.wire.fields import format_moment
+from bursar.api.wire.problems import INTERNAL, Problem
 from bursar.core import errors
 from bursar.core.errors import BursarError
 from bursar.core.money import format_usd
 
-_STATUSES: Final[Mapping[type[BursarError], int]] = {
+STATUSES: Final[Mapping[type[BursarError], int]] = {
     errors.Unreadable: 400,
     errors.Unauthenticated: 401,
     errors.MoneyRefused: 402,
@@ -31,57 +28,12 @@ _STATUSES: Final[Mapping[type[BursarError], int]] = {
 }
 
 # Codes for which HTTP has a status of its own.
-_CODES: Final[Mapping[str, int]] = {"body_too_large": 413, "unsupported_media_type": 415}
-
-_TYPES: Final[Mapping[int, str]] = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    409: "conflict_error",
-    410: "not_found_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_exceeded",
-    500: "server_error",
-    503: "service_unavailable",
-}
-
-
-class ErrorDetail(TypedDict):
-    """What went wrong: `code` for programs, `message` for people, `param` the field at fault."""
-
-    type: str
-    code: str
-    message: str
-    param: str | None
-    request_id: str
-
-
-class ErrorShape(TypedDict):
-    """The body of every refusal."""
-
-    error: ErrorDetail
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A refusal with its status, before it is written."""
-
-    status: int
-    code: str
-    message: str
-    param: str | None = None
-    extra: Mapping[str, object] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+CODES: Final[Mapping[str, int]] = {"body_too_large": 413, "unsupported_media_type": 415}
 
 
 def problem_of(error: BursarError) -> Problem:
     """Return how a use case's refusal is answered; what broke inside stays inside."""
-    status = _CODES.get(error.code) or _status(type(error))
+    status = CODES.get(error.code) or _status(type(error))
     if status == 500:
         return INTERNAL
     headers = {}
@@ -95,37 +47,8 @@ def problem_of(error: BursarError) -> Problem:
     return Problem(status, error.code, error.message, error.param, _published(error), headers)
 
 
-def encode(problem: Problem, *, request_id: str) -> bytes:
-    """Return the body."""
-    return msgspec.json.encode(
-        {
-            "error": {
-                "type": _TYPES[problem.status],
-                "code": problem.code,
-                "message": problem.message,
-                "param": problem.param,
-                "request_id": request_id,
-                **problem.extra,
-            }
-        }
-    )
-
-
-INTERNAL: Final = Problem(
-    500,
-    "internal_error",
-    "Something went wrong on our side. If you report it, give the request id.",
-)
-
-
-def method_not_allowed(allowed: list[str]) -> Problem:
-    """The refusal of a method that an existing path does not have."""
-    message = "This address does not have that method."
-    return Problem(405, "method_not_allowed", message, headers={"allow": ", ".join(allowed)})
-
-
 def _status(kind: type[BursarError]) -> int:
-    return next(_STATUSES[base] for base in kind.__mro__ if base in _STATUSES)
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
 
 
 def _published(error: BursarError) -> dict[str, object]:

@@ -122,11 +122,6 @@ async def keep_answer(
     )
 
 
-async def forget_expired(tx: WriteTx) -> int:
-    """Delete answers that are kept no longer; how many there were."""
-    return await idempotency.delete_before(tx, at_ms=tx.now_ms - KEPT_MS)
-
-
 def _cipher(request: Request) -> AESGCM:
     derive = HKDF(
         algorithm=SHA256(),

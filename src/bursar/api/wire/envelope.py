@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bursar.api import errors
+from bursar.api.wire import problems
 
 _log: Final = structlog.get_logger("bursar.api")
 _ID_BYTES: Final = 12
@@ -57,8 +57,8 @@ def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _send_accident(send: Send, request_id: str) -> None:
-    problem = errors.INTERNAL
-    body = errors.encode(problem, request_id=request_id)
+    problem = problems.INTERNAL
+    body = problems.encode(problem, request_id=request_id)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
