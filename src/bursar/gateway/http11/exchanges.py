@@ -123,7 +123,7 @@ class Exchange:
         waiter = self._waiter = self._loop.create_future()
         try:
             await waiter
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or thrown away unfinished
             self.abort()
             raise
         finally:

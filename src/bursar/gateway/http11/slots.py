@@ -76,10 +76,10 @@ class Slots:
         self._waiters.append(entry)
         try:
             return await waiter
-        except asyncio.CancelledError:
-            if waiter.cancelled():
+        except BaseException:  # cancelled, or thrown away unfinished
+            if entry in self._waiters:
                 self._waiters.remove(entry)
-            elif waiter.result():
+            elif not waiter.cancelled() and waiter.result():
                 self.give_back()  # Granted and cancelled in the same turn of the loop.
             raise
 
