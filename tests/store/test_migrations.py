@@ -12,9 +12,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from bursar.core.errors import Conflict
-from bursar.store import migrations, partitions
+from bursar.store import migrations
 from bursar.store.counters import NAMES
 from bursar.store.database import POSTGRESQL, SQLITE, Database, ReadTx, WriteTx, sqlite_url
+from bursar.store.migrations import partitions
 from bursar.store.tables import metadata
 from tests.databases import START_MS, Clock
 from tests.postgres import PostgresServer

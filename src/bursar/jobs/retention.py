@@ -9,8 +9,9 @@ import asyncio
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from bursar.store import changes, idempotency, partitions
+from bursar.store import changes, idempotency
 from bursar.store.database import Database
+from bursar.store.migrations import partitions
 
 _log = structlog.get_logger("bursar.retention")
 _EVERY_S = 3_600.0

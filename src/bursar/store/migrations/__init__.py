@@ -13,8 +13,8 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import OperationalError
 
 from bursar.core.errors import Conflict, Unavailable
-from bursar.store import partitions
 from bursar.store.database import POSTGRESQL, Database, WriteTx
+from bursar.store.migrations import partitions
 
 _LOCK_ID = 0x6275_7273_6172  # "bursar"
 _LOCK_POLL_S = 0.1
