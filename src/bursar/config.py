@@ -1,0 +1,350 @@
+"""Settings: every knob of an installation, its sentence, its default and where it may be set.
+
+Owns names, bounds and the order of sources: command line, then environment (`BURSAR_*`), then the
+file (`bursar.toml` in the data directory, unless another is named), then defaults. Must not know
+what the settings are used for. Secrets are named here (an environment variable, a file), never
+kept: what is read from them is in nobody's repr.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+ENV_PREFIX = "BURSAR_"
+FILE_NAME = "bursar.toml"
+DATA_DIR = Path("./bursar-data")
+# Read by other parts of the program, or by the tests: not settings, and not mistakes.
+OTHER_ENV = frozenset(("BURSAR_CONFIG", "BURSAR_TEST_POSTGRES"))
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_MOST_SECRET_BYTES = 4_096
+_SCHEMES = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the text is one sentence that names the setting and where it stands."""
+
+
+def _check_pattern(pattern: str) -> str:
+    if not pattern or any(character in pattern for character in "[]") or not pattern.isprintable():
+        raise ValueError("a model pattern is a name in which * and ? are wild")
+    return pattern
+
+
+def _check_base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be http:// or https:// and a host")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not carry credentials, a query or a fragment")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_check_base_url)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+
+
+class UpstreamSettings(BaseModel):
+    """One upstream: an OpenAI-compatible server and the models that it serves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$",
+        description="Its name in usage rows, logs and metrics.",
+    )
+    base_url: Url = Field(
+        description="Where it is, including its version: `http://127.0.0.1:9001/v1`."
+    )
+    models: tuple[Pattern, ...] = Field(
+        default=(),
+        description="The models it serves; `*` and `?` are wild. The first upstream that serves a "
+        "model is tried first.",
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="Names of models here, and what they are called there.",
+    )
+    api_key_env: str | None = Field(
+        default=None, description="The environment variable that holds its API key."
+    )
+    api_key_file: Path | None = Field(default=None, description="The file that holds its API key.")
+    client: Literal["pool", "aiohttp"] = Field(
+        default="pool",
+        description="Bursar's own connection pool, or aiohttp, which can go through a proxy.",
+    )
+    proxy: Url | None = Field(
+        default=None, description='An HTTP proxy on the way to it; needs `client = "aiohttp"`.'
+    )
+    max_connections: int = Field(
+        default=512, ge=1, le=65_536, description="The most connections to it at once."
+    )
+    connect_timeout_s: Seconds = Field(
+        default=5.0, description="How long connecting may take, in seconds."
+    )
+    headers_timeout_s: Seconds = Field(
+        default=600.0, description="How long it may take to begin its answer, in seconds."
+    )
+    idle_timeout_s: Seconds = Field(
+        default=120.0, description="The longest silence within its answer, in seconds."
+    )
+    total_timeout_s: Seconds = Field(
+        default=1800.0, description="How long one call may take altogether, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "UpstreamSettings":
+        if not self.models and not self.rename:
+            raise ValueError("models or rename must say what it serves")
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file exclude each other")
+        if self.proxy and self.client != "aiohttp":
+            raise ValueError('a proxy needs client = "aiohttp"')
+        return self
+
+    def read_api_key(self) -> str | None:
+        """The API key to call it with; None if it takes none.
+
+        Raises ConfigError where the variable or the file is missing, empty or not one line.
+        """
+        if self.api_key_env:
+            key = os.environ.get(self.api_key_env, "").strip()
+            place = f"environment variable {self.api_key_env}"
+        elif self.api_key_file:
+            place = f"file {self.api_key_file}"
+            try:
+                with self.api_key_file.open(encoding="ascii") as file:
+                    key = file.read(_MOST_SECRET_BYTES).strip()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError(
+                    f"Upstream {self.name}: the {place} with its API key cannot be read."
+                ) from error
+        else:
+            return None
+        if not key or not key.isascii() or not key.isprintable():
+            raise ConfigError(f"Upstream {self.name}: the {place} holds no API key.")
+        return key
+
+
+class Settings(BaseSettings):
+    """Every setting of the server and of the command line."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    data_dir: Path = Field(
+        default=DATA_DIR,
+        description="Where the database file, the workers' journals and the settings file live.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql+asyncpg://user:password@host/name` or "
+        "`sqlite+aiosqlite:///path`; by default the file `bursar.db` in the data directory.",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
+    public_url: Url | None = Field(
+        default=None, description="How callers reach this server, if not by host and port."
+    )
+    behind_proxy: bool = Field(
+        default=False,
+        description="A proxy in front ends TLS and sets `x-forwarded-for`; nobody else can call.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Server processes; more than one needs PostgreSQL."
+    )
+    credit: str = Field(
+        default="100",
+        pattern=r"^\d{1,9}(\.\d{1,9})?$",
+        description="Starting credit of the first account, in USD.",
+    )
+    upstreams: tuple[UpstreamSettings, ...] = Field(
+        default=(), description="Model servers, in the order in which they are tried."
+    )
+    sandbox_enabled: bool = Field(
+        default=True, description="Serve the built-in models `sandbox/*`, which need no provider."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="Log lines for programs, or for people."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important lines to log."
+    )
+    max_body_bytes: int = Field(
+        default=10_000_000,
+        ge=1_024,
+        le=1_000_000_000,
+        description="The largest request that the gateway takes, in bytes.",
+    )
+    max_control_body_bytes: int = Field(
+        default=64_000,
+        ge=1_024,
+        le=10_000_000,
+        description="The largest request that the control API takes, in bytes.",
+    )
+    activity_cache_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="How long an account's activity report may be repeated unchanged, in seconds.",
+    )
+    max_staleness_s: Seconds = Field(
+        default=5.0,
+        description="How long a worker goes on admitting requests when the database is silent, in "
+        "seconds: no deleted key lives longer.",
+    )
+    lease_ttl_s: Seconds = Field(
+        default=30.0, description="After how much silence a worker counts as dead, in seconds."
+    )
+    lease_idle_s: Seconds = Field(
+        default=5.0, description="How long a worker keeps credit that it does not use, in seconds."
+    )
+    keyring_most: int = Field(
+        default=100_000, ge=100, description="The most keys that a worker remembers."
+    )
+    settle_linger_ms: int = Field(
+        default=8, ge=0, le=10_000, description="How long a batch of charges gathers, in ms."
+    )
+    settle_batch: int = Field(
+        default=256, ge=1, le=10_000, description="The most charges that are settled at once."
+    )
+    settle_backlog_most: int = Field(
+        default=50_000,
+        ge=1,
+        description="Unsettled charges at which a worker stops admitting requests.",
+    )
+    journal_max_bytes: int = Field(
+        default=1_000_000_000,
+        ge=1_000_000,
+        description="The size of a worker's journal at which it stops admitting requests, in "
+        "bytes.",
+    )
+    drain_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3_600,
+        description="How long requests in flight may take to finish at shutdown, in seconds.",
+    )
+    disconnect_drain_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=3_600,
+        description="How long an answer is read on for its price when its reader has gone, in "
+        "seconds.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        names = [upstream.name for upstream in self.upstreams]
+        for name in names:
+            if name == "sandbox" or names.count(name) > 1:
+                raise ValueError(f"upstreams: the name {name} is taken")
+        url = self.resolved_database_url
+        if self.workers > 1 and url.startswith("sqlite"):
+            raise ValueError("workers: more than one needs PostgreSQL")
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL with the driver's name in it; holds a password, so never show it."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{(self.data_dir / 'bursar.db').absolute()}"
+        scheme, separator, rest = self.database_url.get_secret_value().partition("://")
+        if not separator or scheme not in _SCHEMES:
+            raise ValueError("database_url: must begin with postgresql+asyncpg:// or sqlite:///")
+        return f"{_SCHEMES[scheme]}://{rest}"
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where workers keep the charges that are not settled yet."""
+        return self.data_dir / "journal"
+
+    @property
+    def url(self) -> str:
+        """How callers on this machine, or by the public URL, reach the server."""
+        if self.public_url:
+            return self.public_url
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        """Only what is passed in: `load` has put the sources in their order."""
+        return (sources["init_settings"],)
+
+    @classmethod
+    def load(
+        cls, config_file: Path | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> "Settings":
+        """Read the settings from every source; None in `overrides` means not given.
+
+        A named file must exist; the one in the data directory need not. Raises ConfigError.
+        """
+        given = {name: value for name, value in (overrides or {}).items() if value is not None}
+        try:
+            environment = EnvSettingsSource(cls)()
+        except SettingsError as error:
+            raise ConfigError(f"The environment cannot be read: {error}.") from error
+        file, written = _read_file(config_file, {**environment, **given})
+        try:
+            return cls(**{**written, **environment, **given})
+        except ValidationError as error:
+            raise ConfigError(_explain(error, given, environment, file)) from None
+
+
+def _read_file(config_file: Path | None, known: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    named = config_file or os.environ.get("BURSAR_CONFIG")
+    path = Path(named) if named else Path(known.get("data_dir", DATA_DIR)) / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            return path, tomllib.load(file)
+    except FileNotFoundError:
+        if named:
+            raise ConfigError(f"The settings file {path} does not exist.") from None
+        return path, {}
+    except OSError as error:
+        raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeError) as error:
+        raise ConfigError(f"The settings file {path} is not valid TOML: {error}.") from error
+
+
+def _explain(
+    error: ValidationError, given: Mapping[str, Any], environment: Mapping[str, Any], file: Path
+) -> str:
+    """One sentence about the first mistake; never the value, which may be a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if not place:
+        place, _, message = message.rpartition(": ")
+    name = place.split(".")[0]
+    if name in given:
+        source = f"option --{name.replace('_', '-')}"
+    elif name in environment:
+        source = f"environment variable {ENV_PREFIX}{name.upper()}"
+    else:
+        source = f"settings file {file}"
+    if first["type"] == "extra_forbidden":
+        return f"In the {source}, there is no setting {place}."
+    return f"In the {source}, {place}: {message[:1].lower()}{message[1:]}."
