@@ -20,7 +20,7 @@ FIND_PYTHON = for name in "$$PYTHON" python3 python3.14 python3.13 python3.12 py
 	[ -n "$$found" ] || { echo "Bursar needs Python 3.11 or newer. Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
 export PYTHON
-export BURSAR_DATA_DIR ?= bursar-data
+serve: export BURSAR_DATA_DIR ?= bursar-data
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile

@@ -5,6 +5,7 @@ Owns only fixtures that more than one folder uses; the order and its seed are py
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,11 @@ from tests.network import stay_on_this_machine
 from tests.postgres import PostgresServer
 
 stay_on_this_machine()
+
+# Whoever runs the tests may have an installation of their own to point to: the tests have not.
+for _name in [name for name in os.environ if name.startswith("BURSAR_")]:
+    if not _name.startswith("BURSAR_TEST_"):
+        del os.environ[_name]
 
 
 @pytest.fixture(scope="session")

@@ -66,21 +66,38 @@ class Source:
 @cache
 def repository() -> tuple[Source, ...]:
     """Every text file that is tracked, or would be: what git lists, less what it ignores."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    names = sorted(set(listed.stdout.decode().split("\0")) - {""})
-    return tuple(source for name in names if (source := _read(name)) is not None)
+    return tuple(source for name in file_names() if (source := _read(name)) is not None)
+
+
+@cache
+def file_names() -> tuple[str, ...]:
+    """The names of all files, text or not; without git or its history, those that are not made."""
+    try:
+        listed = subprocess.run(
+            ["git", "-c", "safe.directory=*", "ls-files", "-z", "-c", "-o", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        names = set(listed.split("\0")) - {""}
+    except (OSError, subprocess.CalledProcessError):
+        names = {
+            path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if not _is_made(path)
+        }
+    return tuple(sorted(name for name in names if (ROOT / name).is_file()))
+
+
+def _is_made(path: Path) -> bool:
+    top, *inner = path.relative_to(ROOT).parts
+    hidden = top.startswith(".") and top not in (".ci", ".editorconfig", ".gitignore")
+    return hidden or "__pycache__" in inner or top in ("bursar-data", "build", "dist", "site")
 
 
 def _read(name: str) -> Source | None:
-    """The file; None where it is not text, or was deleted but not yet committed."""
+    """The file; None where it is not text."""
     try:
         return Source(name, (ROOT / name).read_text("utf-8"))
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.network import NetworkRefused
-from tests.tidy.sources import ROOT
+from tests.tidy.sources import ROOT, file_names
 
 MOST_COMPLEX = 12
 FAR_AWAY = ("192.0.2.1", 9)  # an address that is kept for documentation
@@ -109,14 +109,7 @@ def test_the_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:
     )
     [wheel] = tmp_path.glob("bursar-*.whl")
     carried = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "src/bursar"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    files = {name for name in file_names() if name.startswith("src/bursar/")}
     assert carried == {name.removeprefix("src/") for name in files}
 
 
