@@ -32,6 +32,9 @@ def test_what_is_json_reads_as_json(value: object, ascii_only: bool) -> None:
         (b'{"a": 1.10}', {"a": Decimal("1.10")}),
         (b"1e400", Decimal("1E+400")),
         (b"-0", 0),
+        (b"9" * 400, 10**400 - 1),
+        (b"0." + b"1" * 398, Decimal("0." + "1" * 398)),
+        (b"1e1000", Decimal("1E+1000")),
         (b"-0.0", Decimal("-0.0")),
         (b"9223372036854775808", 2**63),
         (b" [ ] \r\n\t", []),
@@ -88,6 +91,7 @@ def test_numbers_are_exact_and_strings_whole(body: bytes, value: object) -> None
         b'{"\\ud800":1}',
         b"9" * 401,
         b"-" + b"9" * 5000,
+        b"0." + b"1" * 399,
         b"0." + b"1" * 5000,
         b"1e99999999999999999999",
         b"1e1001",
@@ -123,7 +127,12 @@ def test_nesting_is_bounded_exactly() -> None:
     assert strictjson.loads(b"[" * 32 + b"]" * 32)
     assert strictjson.loads(b'{"a":' * 3 + b"1" + b"}" * 3, max_depth=3) == {"a": {"a": {"a": 1}}}
     assert len(str(strictjson.loads(b"[" + b"[]," * 100 + b"[]]", max_depth=2))) > 100
-    for body in (b"[" * 33 + b"]" * 33, b'{"a":' * 33 + b"1" + b"}" * 33):
+    assert strictjson.loads(b"[[]," * 31 + b"[]" + b"]" * 31)
+    for body in (
+        b"[[]," * 32 + b"[]" + b"]" * 32,
+        b"[" * 33 + b"]" * 33,
+        b'{"a":' * 33 + b"1" + b"}" * 33,
+    ):
         with pytest.raises(Unreadable) as refusal:
             strictjson.loads(body)
         assert refusal.value.code == "invalid_json"
