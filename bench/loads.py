@@ -75,6 +75,7 @@ class Reading:
     first_p99_ms: float
     cpu_us: float | None  # an answer; late settlement included
     database_cpu_us: float | None
+    others_share: float  # of the target's core, taken by programs that are not the target
     errors: int
     first_bad_status: int
 
@@ -119,6 +120,8 @@ def measure(lab: Lab, target: Target, case: Case, *, number: int, seconds: float
     """Take one reading, and wait until the target has finished what the load left it with."""
     if case.shape is Shape.PACED:
         seconds = max(seconds, PACED_MIN_S)
+    (core,) = lab.cores.target
+    busy_before, since = processes.core_busy_us(core), time.monotonic()
     cpu_before = processes.cpu_us(target.roots)
     database_before = processes.cpu_us(target.database_roots)
     figures = run_load(lab, target, case.shape, seconds=seconds, options=_options(case))
@@ -127,6 +130,8 @@ def measure(lab: Lab, target: Target, case: Case, *, number: int, seconds: float
     answered = max(1.0, figures["answered"])
     cpu = processes.cpu_us(target.roots) - cpu_before
     database_cpu = processes.cpu_us(target.database_roots) - database_before
+    others = processes.core_busy_us(core) - busy_before - cpu
+    elapsed_us = (time.monotonic() - since) * 1e6
     return Reading(
         case=case,
         target=target.name,
@@ -139,6 +144,7 @@ def measure(lab: Lab, target: Target, case: Case, *, number: int, seconds: float
         first_p99_ms=figures["first_p99_ms"],
         cpu_us=cpu / answered if target.roots else None,
         database_cpu_us=database_cpu / answered if target.database_roots else None,
+        others_share=max(0.0, others / elapsed_us) if lab.cores.are_apart else 0.0,
         errors=int(figures["errors"]),
         first_bad_status=int(figures["first_bad_status"]),
     )
