@@ -119,6 +119,23 @@ class Worker:
             return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
         return None
 
+    def why_not_ready(self) -> str | None:
+        """A word for what stands in the way of serving, or None."""
+        closed = self.closed()
+        return None if closed is None else closed.reason.code
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics show of this worker at this moment."""
+        oldest_ms = self.settlement.oldest_ms
+        lag_ms = 0 if oldest_ms is None else max(0, self.clock_ms() - oldest_ms)
+        return {
+            "bursar_keys_known": len(self.keyring),
+            "bursar_settlement_backlog": self.settlement.backlog,
+            "bursar_settlement_lag_seconds": lag_ms / 1000,
+            "bursar_journal_bytes": self.journal.size_bytes,
+            "bursar_ledger_silent_seconds": self.feed.silent_s,
+        }
+
     async def hold(self, credential: Credential, needs: Amounts) -> Hold | Deny:
         """Hold what a request needs, asking the store for more only when memory is too short.
 

@@ -1,0 +1,246 @@
+"""The only wiring: settings in, a database, a worker and one application out.
+
+Owns which part is given which, and the order in which they start and stop. Must not hold a rule of
+its own: whatever decides something lives in the part that is wired here.
+"""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+import bursar
+from bursar.api import app as control
+from bursar.config import Settings, UpstreamSettings
+from bursar.core.errors import Conflict, Unavailable
+from bursar.gateway.app import Application
+from bursar.gateway.forward import Gateway
+from bursar.gateway.forward import Limits as GatewayLimits
+from bursar.gateway.pool import KeepAlivePool
+from bursar.gateway.pool_aiohttp import AiohttpPool
+from bursar.gateway.routing import Router, Upstream
+from bursar.gateway.sandbox import Sandbox
+from bursar.gateway.server import uvicorn_options
+from bursar.gateway.upstream import Limits as UpstreamLimits
+from bursar.gateway.upstream import Timeouts, UpstreamClient
+from bursar.jobs import retention
+from bursar.store.database import SQLITE, Database
+from bursar.telemetry import Metrics
+from bursar.worker.plane import Limits, Worker, wall_clock_ms
+
+_log = structlog.get_logger("bursar")
+_BACKLOG = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Everything that one process runs."""
+
+    database: Database
+    worker: Worker
+    router: Router
+    metrics: Metrics
+    app: Application
+
+
+def open_database(settings: Settings) -> Database:
+    """The installation's database; nothing is connected until it is used."""
+    return Database(settings.resolved_database_url, clock_ms=wall_clock_ms)
+
+
+@contextmanager
+def owning(settings: Settings) -> Iterator[None]:
+    """Own the SQLite file while serving: a second server on it would break every promise.
+
+    Raises Conflict (`already_served`). On PostgreSQL any number may serve.
+    """
+    if not settings.resolved_database_url.startswith(SQLITE):
+        yield
+        return
+    path = Path(settings.resolved_database_url.partition("///")[2] + ".owner")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(
+                "already_served",
+                "Another bursar serve owns this SQLite file; stop it, or use PostgreSQL.",
+            ) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, clock_ms: Callable[[], int] = wall_clock_ms
+) -> AsyncIterator[Server]:
+    """Everything that serves, started, without the HTTP server around it."""
+    database = Database(settings.resolved_database_url, clock_ms=clock_ms)
+    metrics = Metrics()
+    worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
+    router = make_router(settings)
+    await worker.start()
+    metrics.gauges = worker.gauges
+    tidying = asyncio.create_task(retention.run(database))
+    try:
+        yield Server(database, worker, router, metrics, _application(settings, worker, router))
+    finally:
+        tidying.cancel()
+        await asyncio.gather(tidying, return_exceptions=True)
+        await worker.stop()
+        await router.close()
+        await database.close()
+
+
+def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until told to stop; `on_ready` gets the URL once requests are answered.
+
+    Raises Unavailable when the address cannot be had and Conflict when the file is owned.
+    """
+    listener = _bind(settings)
+    with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(_serve(settings, listener, on_ready))
+
+
+def make_router(settings: Settings) -> Router:
+    """The configured upstreams in their order, the sandbox last. Raises ConfigError."""
+    upstreams = [_upstream(each) for each in settings.upstreams]
+    if settings.sandbox_enabled:
+        upstreams.append(Upstream("sandbox", Sandbox(), (), ("sandbox/*",), {}))
+    return Router(upstreams)
+
+
+def worker_limits(settings: Settings) -> Limits:
+    """The settings of a worker."""
+    return Limits(
+        journal_dir=settings.journal_dir,
+        journal_max_bytes=settings.journal_max_bytes,
+        settle_batch=settings.settle_batch,
+        settle_linger_s=settings.settle_linger_ms / 1000,
+        settle_backlog_most=settings.settle_backlog_most,
+        max_staleness_s=settings.max_staleness_s,
+        lease_ttl_s=settings.lease_ttl_s,
+        lease_idle_s=settings.lease_idle_s,
+        keyring_most=settings.keyring_most,
+    )
+
+
+async def _serve(
+    settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+) -> None:
+    async with running(settings) as server:
+        options = uvicorn_options(server.app)
+        drain_s = max(1, round(settings.drain_s))
+        http = _Http(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
+        url = _url(settings, listener)
+        _log.info("serving", url=url)
+        if on_ready is not None:
+            on_ready(url)
+        await http.serve(sockets=[listener])
+        _log.info("stopping")
+
+
+def _application(settings: Settings, worker: Worker, router: Router) -> Application:
+    gateway = Gateway(
+        worker,
+        router,
+        worker.metrics,
+        limits=GatewayLimits(settings.max_body_bytes, settings.disconnect_drain_s),
+        next_id=_request_ids(),
+    )
+    return Application(
+        gateway,
+        control.create(
+            worker.database,
+            version=bursar.__version__,
+            why_not_ready=worker.why_not_ready,
+            metrics=worker.metrics.render,
+            activity_cache_s=round(settings.activity_cache_s),
+        ),
+    )
+
+
+def _upstream(settings: UpstreamSettings) -> Upstream:
+    key = settings.read_api_key()
+    headers = [(b"content-type", b"application/json"), (b"user-agent", b"bursar")]
+    if key is not None:
+        headers.append((b"authorization", b"Bearer " + key.encode()))
+    return Upstream(
+        settings.name, _client(settings), tuple(headers), settings.models, settings.rename
+    )
+
+
+def _client(settings: UpstreamSettings) -> UpstreamClient:
+    timeouts = Timeouts(
+        connect_s=settings.connect_timeout_s,
+        headers_s=settings.headers_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        total_s=settings.total_timeout_s,
+    )
+    limits = UpstreamLimits(max_connections=settings.max_connections)
+    if settings.client == "aiohttp":
+        return AiohttpPool(
+            settings.base_url, timeouts=timeouts, limits=limits, proxy=settings.proxy
+        )
+    return KeepAlivePool(settings.base_url, timeouts=timeouts, limits=limits)
+
+
+def _request_ids() -> Callable[[], str]:
+    """Ids that differ between processes and starts, and cost next to nothing to make."""
+    start = secrets.token_hex(8)
+    numbers = itertools.count(1)
+    return lambda: f"req_{start}{next(numbers):08x}"
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (settings.host, settings.port), family=family, backlog=_BACKLOG, reuse_port=False
+        )
+    except OSError as error:
+        raise Unavailable(
+            "address_unavailable",
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.",
+        ) from error
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    return settings.model_copy(update={"port": listener.getsockname()[1]}).url
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    with suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+class _Http(uvicorn.Server):
+    """uvicorn's server, which would raise the signal again and end us before we have settled."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop serving at SIGINT and SIGTERM; at the second one, at once."""
+        loop = asyncio.get_running_loop()
+        caught = (signal.SIGINT, signal.SIGTERM)
+        for number in caught:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
