@@ -96,7 +96,8 @@ class Exchange:
             timing=timing,
         )
         self._worker.settlement.submit(record, parts)
-        self._worker.refill(self.credential.slots)
+        if not record.excess_nanos:
+            self._worker.refill(self.credential.slots)
 
     def charge_delivered(self, outcome: str) -> None:
         """Charge a stream for what has been seen of it; nothing seen costs nothing."""

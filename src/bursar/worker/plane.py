@@ -15,11 +15,13 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from bursar.core.allowances import AllowanceRef
 from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
 from bursar.store.database import SQLITE, Change, Database
 from bursar.store.plane import workers
+from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker import admission, recovery
 from bursar.worker.feed import Feed
@@ -177,6 +179,14 @@ class Worker:
     async def _flush(self) -> None:
         await self.settlement.flush()
 
+    async def _reclaim(self, charge: Charge) -> None:
+        """Give back what is idle in the leases of this charge's allowances."""
+        refs = {
+            AllowanceRef(charge.account_id, move.scope, move.resource, move.window, move.model)
+            for move in charge.moves
+        }
+        await self.leasing.give_back([self.purse.slots[ref] for ref in refs & self.purse.slots.keys()])
+
     async def _take_identity(self) -> None:
         """Register as a new worker with a journal of its own."""
         async with self.database.write() as tx:
@@ -191,6 +201,7 @@ class Worker:
             self.metrics,
             worker_id=self.worker_id,
             quarantine=recovery.Quarantine(limits.journal_dir, self.worker_id),
+            reclaim=self._reclaim,
             batch=limits.settle_batch,
             linger_s=limits.settle_linger_s,
         )

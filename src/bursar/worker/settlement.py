@@ -7,7 +7,7 @@ on. Nothing is ever dropped. Must not know how a charge came about.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -43,6 +43,7 @@ class Settlement:
         *,
         worker_id: int,
         quarantine: Callable[[Charge, str], None],
+        reclaim: Callable[[Charge], Awaitable[None]],
         batch: int,
         linger_s: float,
     ) -> None:
@@ -51,6 +52,7 @@ class Settlement:
         self._metrics = metrics
         self._worker_id = worker_id
         self._quarantine = quarantine
+        self._reclaim = reclaim
         self._batch = batch
         self._linger_s = linger_s
         self._queue: deque[Settled] = deque()
@@ -152,6 +154,9 @@ class Settlement:
     async def _try_single(self, item: Settled) -> bool:
         """Settle one charge or put it into quarantine; False when it should be tried again."""
         try:
+            if item.charge.excess_nanos:
+                # What lies idle in this worker's own leases can pay before anybody loses money.
+                await self._reclaim(item.charge)
             async with self._database.write() as tx:
                 is_new, overrun = await ledger.settle_one(
                     tx, worker_id=self._worker_id, charge=item.charge
