@@ -60,9 +60,20 @@ class Leasing:
 
         Raises Unavailable when it does not answer in time.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for slot in short:
             self._demand.setdefault(slot, []).append(needs[slot.index])
+        await self._answered()
+
+    async def reclaim(self, slots: Iterable[Slot]) -> None:
+        """Return what is idle in these slots, after whatever is being asked for right now.
+
+        Raises Unavailable when the store does not answer in time.
+        """
+        self._recalled.update(slots)
+        await self._answered()
+
+    async def _answered(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._wake.set()
         try:
@@ -89,9 +100,8 @@ class Leasing:
             demand, self._demand = self._demand, {}
             waiting, self._waiting = self._waiting, []
             try:
-                if recalled:
-                    await self.give_back(recalled)
-                await self._take(demand)
+                await self.give_back(recalled)
+                await self._take({s: n for s, n in demand.items() if n or s not in recalled})
             except (SQLAlchemyError, OSError, TimeoutError, workers.Fenced) as error:
                 _log.warning("leases_unavailable", error=type(error).__name__)
                 self._fail(demand, waiting)
@@ -109,6 +119,7 @@ class Leasing:
                 returns.append((slot, lease, lease.available))
                 lease.available = 0
             slot.low_water = 0
+            slot.is_refilling = False
         if not returns:
             return
         try:

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from bursar.core.allowances import AllowanceRef
+from bursar.core.errors import Unavailable
 from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
@@ -185,7 +186,9 @@ class Worker:
             AllowanceRef(charge.account_id, move.scope, move.resource, move.window, move.model)
             for move in charge.moves
         }
-        await self.leasing.give_back([self.purse.slots[ref] for ref in refs & self.purse.slots.keys()])
+        slots = [self.purse.slots[ref] for ref in refs & self.purse.slots.keys()]
+        with suppress(Unavailable):
+            await self.leasing.reclaim(slots)
 
     async def _take_identity(self) -> None:
         """Register as a new worker with a journal of its own."""
