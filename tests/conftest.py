@@ -19,6 +19,7 @@ from tests.databases import (  # noqa: F401 - fixtures
     postgres_database_url,
     sqlite_database_url,
 )
+from tests.installations import api, installation  # noqa: F401 - fixtures
 from tests.network import stay_on_this_machine
 from tests.postgres import PostgresServer
 

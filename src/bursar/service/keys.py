@@ -60,18 +60,19 @@ async def create(
     kind: KeyKind = KeyKind.INFERENCE,
     credit_limit_nanos: int | None = None,
     expires_ms: int | None = None,
+    max_keys: int = MAX_KEYS,
 ) -> NewKey:
     """Make a key of an existing account.
 
     An inference key gets its credit limit (None: unlimited) in the same transaction, so that there
     is no moment without it. Raises Invalid for the name, the limit or the expiry, and Conflict
-    (`too_many_keys`) beyond MAX_KEYS.
+    (`too_many_keys`) beyond `max_keys`.
     """
     clean_name = text.clean_name(name)
     _check_limit(credit_limit_nanos)
     _check_expiry(expires_ms, now_ms=tx.now_ms)
-    if await keys.count_keys(tx, account_id=account_id, kind=kind) >= MAX_KEYS:
-        raise Conflict("too_many_keys", f"An account may have at most {MAX_KEYS} keys.")
+    if await keys.count_keys(tx, account_id=account_id, kind=kind) >= max_keys:
+        raise Conflict("too_many_keys", f"An account may have at most {max_keys} keys.")
     secret = secrets.mint(kind, random_bytes=random_bytes(_SECRET_BYTES))
     shown = secrets.display(secret)
     new = NewKeyRow(

@@ -1,0 +1,189 @@
+"""Keys are made with their limit, changed field by field, and deleted for good."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bursar.core import secrets
+from bursar.core.errors import Conflict, Invalid, NotFound
+from bursar.core.secrets import KeyKind
+from bursar.service import keys
+from bursar.service.keys import KeyChange, NewKey
+from bursar.store import allowances, changes
+from bursar.store import keys as rows
+from bursar.store.database import Change, Database
+from tests.databases import Clock
+from tests.installations import NANOS, Randomness
+
+pytestmark = pytest.mark.usefixtures("installation")
+YEAR_MS = 365 * 86_400_000
+
+
+async def make(database: Database, **fields: object) -> NewKey:
+    given = {
+        "account_id": 1,
+        "user_id": None,
+        "name": "Production",
+        "random_bytes": Randomness(),
+        **fields,
+    }
+    async with database.write() as tx:
+        return await keys.create(tx, **given)  # type: ignore[arg-type]
+
+
+async def change(database: Database, key_id: int, **fields: object) -> rows.KeyRow:
+    async with database.write() as tx:
+        return await keys.update(
+            tx,
+            account_id=1,
+            key_id=key_id,
+            change=KeyChange(**fields),  # type: ignore[arg-type]
+        )
+
+
+async def news_of(database: Database, seen: int = 0) -> list[Change]:
+    async with database.read() as tx:
+        return await changes.list_after(tx, cursor=seen)
+
+
+async def test_a_key_is_made_with_its_limit(database: Database, clock: Clock) -> None:
+    made = await make(database, credit_limit_nanos=5, expires_ms=clock.now_ms + 1)
+    assert made.key.name == "Production"
+    assert made.key.is_enabled
+    assert made.key.credit_limit_nanos == 5
+    assert secrets.parse(made.secret) is KeyKind.INFERENCE
+    assert made.secret.startswith(made.key.prefix)
+    assert made.secret.endswith(made.key.last6)
+    assert made.secret not in repr(made)
+    async with database.read() as tx:
+        row = await rows.find_credential(tx, secret_hash=secrets.digest(made.secret))
+    assert row is not None
+    limits = {limit.ref.scope: limit.limit for limit in row.allowances}
+    assert limits == {"wallet": 100 * NANOS, f"key:{made.key.id}": 5}
+
+
+async def test_an_unlimited_key_has_an_allowance_that_counts(database: Database) -> None:
+    made = await make(database)
+    async with database.read() as tx:
+        scope = f"key:{made.key.id}"
+        limits = await allowances.list_of_scope(tx, account_id=1, scope=scope)
+    assert [(row.limit, row.used) for row in limits] == [(None, 0)]
+
+
+async def test_every_change_is_announced(database: Database) -> None:
+    made = await make(database)
+    key_id = made.key.id
+    key, limit = ("key", str(key_id)), ("allowance", f"key:{key_id}/cost/lifetime")
+    steps: list[tuple[dict[str, object], list[tuple[str, str]]]] = [
+        ({"name": "New"}, [key]),
+        ({"is_enabled": False}, [key]),
+        ({"credit_limit_nanos": 1}, [limit]),
+        ({"name": "Newer", "credit_limit_nanos": None}, [limit, key]),
+        ({}, []),
+    ]
+    assert [(c.topic, c.subject) for c in await news_of(database)][-1] == key
+    for fields, announced in steps:
+        seen = (await news_of(database))[-1].id
+        await change(database, key_id, **fields)
+        news = await news_of(database, seen)
+        assert [(c.topic, c.subject) for c in news] == announced, fields
+    seen = (await news_of(database))[-1].id
+    async with database.write() as tx:
+        await keys.delete(tx, account_id=1, key_id=key_id)
+    assert [(c.topic, c.subject) for c in await news_of(database, seen)] == [key, limit]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"name": ""}, "invalid_name", "name"),
+        ({"name": "\u200b \u200d"}, "invalid_name", "name"),
+        ({"name": "x" * 256}, "name_too_long", "name"),
+        ({"name": "a\x00b"}, "invalid_characters", "name"),
+        ({"name": "a\u202eb"}, "invalid_characters", "name"),
+        ({"credit_limit_nanos": -1}, "invalid_amount", "credit_limit"),
+        ({"expires_ms": 0}, "invalid_expiry", "expires_at"),
+        ({"expires_ms": 1_795_264_496_789}, "invalid_expiry", "expires_at"),
+        ({"expires_ms": 1_795_264_496_789 + 100 * YEAR_MS}, "invalid_expiry", "expires_at"),
+    ],
+)
+async def test_a_key_that_breaks_a_rule_is_neither_made_nor_changed(
+    database: Database, fields: dict[str, object], code: str, param: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await make(database, **fields)
+    assert (refusal.value.code, refusal.value.param) == (code, param)
+    made = await make(database)
+    with pytest.raises(Invalid) as refusal:
+        await change(database, made.key.id, **fields)
+    assert (refusal.value.code, refusal.value.param) == (code, param)
+    async with database.read() as tx:
+        assert await keys.get(tx, account_id=1, key_id=made.key.id) == made.key
+
+
+async def test_what_is_not_given_stays(database: Database, clock: Clock) -> None:
+    expires_ms = clock.now_ms + YEAR_MS
+    made = await make(database, credit_limit_nanos=7, expires_ms=expires_ms)
+    row = await change(database, made.key.id, name="Other")
+    assert (row.name, row.is_enabled) == ("Other", True)
+    assert (row.credit_limit_nanos, row.expires_ms) == (7, expires_ms)
+    row = await change(database, made.key.id, credit_limit_nanos=None, is_enabled=False)
+    assert (row.name, row.is_enabled) == ("Other", False)
+    assert (row.credit_limit_nanos, row.expires_ms) == (None, expires_ms)
+    row = await change(database, made.key.id, expires_ms=None)
+    assert (row.is_enabled, row.expires_ms) == (False, None)
+
+
+async def test_a_rename_does_not_bring_back_a_key_that_is_disabled_meanwhile(
+    postgres_database_url: str,
+) -> None:
+    database = Database(postgres_database_url, clock_ms=Clock())
+    made = await make(database)
+    async with database.write() as tx:
+        await keys.update(tx, account_id=1, key_id=made.key.id, change=KeyChange(is_enabled=False))
+        rename = asyncio.create_task(change(database, made.key.id, name="Renamed"))
+        await asyncio.sleep(0.1)
+    row = await rename
+    assert (row.name, row.is_enabled) == ("Renamed", False)
+    await database.close()
+
+
+async def test_a_deleted_key_is_gone_but_its_row_stays(database: Database) -> None:
+    made = await make(database)
+    key_id = made.key.id
+    async with database.write() as tx:
+        await keys.delete(tx, account_id=1, key_id=key_id)
+    async with database.write() as tx:
+        assert key_id not in [row.id for row in await keys.list_keys(tx, account_id=1)]
+        with pytest.raises(NotFound):
+            await keys.get(tx, account_id=1, key_id=key_id)
+        with pytest.raises(NotFound):
+            await keys.update(tx, account_id=1, key_id=key_id, change=KeyChange(name="x"))
+        with pytest.raises(NotFound):
+            await keys.delete(tx, account_id=1, key_id=key_id)
+        assert (await rows.list_names(tx, account_id=1))[key_id] == "Production"
+        credential = await rows.find_credential(tx, secret_hash=secrets.digest(made.secret))
+    assert credential is not None
+    assert credential.is_deleted
+
+
+async def test_another_accounts_key_and_other_kinds_are_unknown(database: Database) -> None:
+    foreign = await make(database, account_id=2)
+    async with database.write() as tx:
+        for key_id in (1, 2, foreign.key.id, 999):
+            with pytest.raises(NotFound):
+                await keys.get(tx, account_id=1, key_id=key_id)
+            with pytest.raises(NotFound):
+                await keys.update(tx, account_id=1, key_id=key_id, change=KeyChange(name="x"))
+            with pytest.raises(NotFound):
+                await keys.delete(tx, account_id=1, key_id=key_id)
+        assert (await keys.get(tx, account_id=2, key_id=foreign.key.id)) == foreign.key
+
+
+async def test_an_account_cannot_have_keys_without_end(database: Database) -> None:
+    await make(database, max_keys=2)
+    with pytest.raises(Conflict) as refusal:
+        await make(database, max_keys=2)
+    assert refusal.value.code == "too_many_keys"
