@@ -179,6 +179,11 @@ def test_all_fields_of_the_usage_event_are_removed_with_it() -> None:
     assert out == word("one") + b"id: 8\n" + word("two") + DONE
 
 
+def test_the_end_mark_is_kept_where_the_blank_line_before_it_is_missing() -> None:
+    out, meter = feed(word("one") + report()[:-1] + DONE, strip_usage=True)
+    assert (out, meter.usage, meter.is_done) == (word("one") + DONE, SOLD, True)
+
+
 def test_comments_are_kept_and_keep_their_place() -> None:
     stream = b": ping\n\n" + b"id: 1\n: within\n" + word("one") + b": ping\n" + DONE
     out, _ = feed(stream, strip_usage=True)

@@ -214,9 +214,12 @@ class StreamMeter:
             content = content.removeprefix(_BOM)
         if content.startswith(b"data:"):
             is_extra = self._read_data(content[5:].strip())
-            if is_extra and self._strips and not self._is_in_data:
-                self._is_dropping = True
+            # Some upstreams leave out the blank line: more data behind the report is not its part.
+            may_drop = self._strips and (self._is_dropping or not self._is_in_data)
+            self._is_dropping = is_extra and may_drop
+            if self._is_dropping:
                 self._opening.clear()
+                self._opening_size = 0
             self._is_in_data = self._strips
         elif content and self._waits_for_data(content):
             self._opening.append(line)
