@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.databases import (  # noqa: F401 - fixtures
     clock,
@@ -29,6 +30,10 @@ stay_on_this_machine()
 for _name in [name for name in os.environ if name.startswith("BURSAR_")]:
     if not _name.startswith("BURSAR_TEST_"):
         del os.environ[_name]
+
+# A busy machine is not a failing test; pytest's own time-out stops what never ends.
+settings.register_profile("bursar", deadline=None, print_blob=True)
+settings.load_profile("bursar")
 
 
 @pytest.fixture(scope="session")
