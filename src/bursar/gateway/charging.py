@@ -5,8 +5,7 @@ reported. Must not know sockets, or who is told.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bursar.core.prices import InvalidQuantity, Price, cost_nanos
 from bursar.gateway.routing import Route
@@ -20,8 +19,7 @@ _PRODUCT: Final = "gateway"
 _OTHERS: Final = ("input_audio_tokens", "output_audio_tokens", "cache_write_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What one call may use at most, at which price, and where it can be served.
 
     `max_output` is the limit sent upstream for each choice; None sends none (embeddings).
@@ -35,8 +33,7 @@ class Plan:
     needs: Amounts
 
 
-@dataclass(frozen=True, slots=True)
-class Sale:
+class Sale(NamedTuple):
     """What was sold: the usage, its cost in nano-USD, and whether we had to estimate it."""
 
     usage: Usage
@@ -44,8 +41,7 @@ class Sale:
     is_estimated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """When the call was answered, in whole milliseconds from its beginning."""
 
     duration_ms: int

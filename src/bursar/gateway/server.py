@@ -28,6 +28,41 @@ _REASONS: Final = {
 }
 
 
+class Cork:
+    """A transport that holds back an answer's head until its first body bytes: one system call.
+
+    Everything but `write` is the transport's own.
+    """
+
+    __slots__ = ("_head", "_transport", "_write", "abort", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._write = transport.write
+        self._head = b""
+        self.abort = transport.abort
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep an answer's head for the write that always follows it."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+            return
+        self._write(data)
+
+    def close(self) -> None:
+        """Close once everything is out, a head without a body included."""
+        if self._head:
+            self._write(self._head)
+            self._head = b""
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
@@ -35,6 +70,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._hosts = 0
+        self._cork: Cork | None = None
         self._fault: tuple[int, str, str] | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_in_head = False
@@ -96,6 +132,11 @@ class Protocol(HttpToolsProtocol):
             self._refuse(400, "invalid_host", "The request must name one valid host.")
         if self._fault is None:
             super().on_headers_complete()
+            if self._cork is None:
+                self._cork = Cork(self.transport)
+            # An answer to HEAD is a head that nothing follows.
+            if self.scope["method"] != "HEAD":
+                self.cycle.transport = self._cork
 
     def on_body(self, body: bytes) -> None:
         """Take body bytes of requests that were not refused."""

@@ -1,9 +1,10 @@
 """The journal: a worker's charges on local disk, from before the answer's last byte until settled.
 
 Owns the file format and its recovery. A record is a charge behind its length, its CRC-32 and a
-CRC-32 of those two (without which a damaged length would look like a torn end). A process that is
-killed loses nothing, because the write has reached the kernel; a torn last record, from a machine
-that lost power, is dropped. Damage anywhere else is refused, never skipped. Must not know the
+CRC-32 of those two (without which a damaged length would look like a torn end). Segments are mapped
+into memory, at a size that the disk has promised: appending is a copy, not a system call, and what
+was copied outlives the process, because the kernel owns the pages. A record that a power cut tore
+is dropped if it is the last; damage anywhere else is refused, never skipped. Must not know the
 database.
 
 A worker's journal is a row of segments, `<worker>-<segment>.journal`; a segment is deleted when its
@@ -12,11 +13,11 @@ it has found a dead worker's journal.
 """
 
 import fcntl
+import mmap
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
@@ -26,9 +27,9 @@ import msgspec
 from bursar.store.plane.charges import Charge
 
 MAGIC = b"BURSAR-JOURNAL-1\n"
+SEGMENT_BYTES = 8 * 1024 * 1024
 _HEAD = Struct("<III")
 _CHECKED = Struct("<II")
-_SEGMENT_BYTES = 8 * 1024 * 1024
 
 
 class JournalFull(Exception):
@@ -39,83 +40,105 @@ class JournalDamaged(Exception):
     """A record in the middle of a journal is not what was written; somebody must look."""
 
 
-@dataclass(slots=True)
 class _Segment:
-    path: Path
-    last_seq: int
-    size: int
+    """One mapped file: where its records end, and the last charge in it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.last_seq = 0
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            # Without the disk's promise, a full disk would be a bus error at some later copy.
+            os.posix_fallocate(fd, 0, size)
+            self.map = mmap.mmap(fd, size)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(fd)
+        self.map[: len(MAGIC)] = MAGIC
+        self.end = len(MAGIC)
+
+    def rewind(self) -> None:
+        """Forget every record; what follows the end of a journal is always zeroes."""
+        self.map[len(MAGIC) : self.end] = bytes(self.end - len(MAGIC))
+        self.end = len(MAGIC)
+
+    def close(self, *, delete: bool) -> None:
+        self.map.close()
+        if delete:
+            self.path.unlink(missing_ok=True)
 
 
 class Journal:
     """The journal of one live worker. Appending is a plain call that returns once written."""
 
-    def __init__(self, directory: Path, worker_id: int, *, max_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, worker_id: int, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._directory = directory
         self._worker_id = worker_id
         self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _Lock(_lock_path(directory, worker_id))
         if not self._lock.acquire():
             raise RuntimeError(f"worker {worker_id} has a journal that is in use")
         self._encode = msgspec.msgpack.Encoder().encode
+        self._made = 0
         self._segments: list[_Segment] = []
-        self._fd = -1
+        self._begin_segment(segment_bytes)
         self.size_bytes = 0
-        self._begin_segment()
 
     def append(self, charge: Charge) -> None:
-        """Write one charge. Raises JournalFull with the file as it was before."""
+        """Write one charge. Raises JournalFull with the journal as it was before."""
         payload = self._encode(charge)
-        record = _head(payload) + payload
-        segment = self._segments[-1]
-        if self.size_bytes + len(record) > self._max_bytes:
+        length, crc = len(payload), zlib.crc32(payload)
+        record = _HEAD.pack(length, crc, zlib.crc32(_CHECKED.pack(length, crc))) + payload
+        size = len(record)
+        if self.size_bytes + size > self._max_bytes:
             raise JournalFull("the journal has reached its bound")
-        try:
-            written = os.write(self._fd, record)
-        except OSError as error:
-            raise JournalFull(str(error)) from error
-        if written != len(record):
-            os.ftruncate(self._fd, segment.size)
-            raise JournalFull("the disk took only a part of a record")
-        segment.size += written
-        self.size_bytes += written
+        segment = self._segments[-1]
+        end = segment.end + size
+        if end > len(segment.map):
+            segment = self._begin_segment(size + len(MAGIC))
+            end = segment.end + size
+        segment.map[segment.end : end] = record
+        segment.end = end
         segment.last_seq = charge.seq
-        if segment.size > _SEGMENT_BYTES:
-            self._begin_segment()
+        self.size_bytes += size
 
     def sync(self) -> None:
         """Force what was appended to the disk itself; blocks, so call it from a thread."""
-        os.fdatasync(self._fd)
+        self._segments[-1].map.flush()
 
     def settled(self, seq: int) -> None:
         """Forget segments whose charges are all settled."""
         while len(self._segments) > 1 and self._segments[0].last_seq <= seq:
             done = self._segments.pop(0)
-            done.path.unlink(missing_ok=True)
-            self.size_bytes -= done.size
+            self.size_bytes -= done.end - len(MAGIC)
+            done.close(delete=True)
         current = self._segments[-1]
-        if len(self._segments) == 1 and current.last_seq <= seq and current.size > len(MAGIC):
-            # Everything is settled: begin again in place, which is cheaper than a new file.
-            os.ftruncate(self._fd, len(MAGIC))
-            current.size = self.size_bytes = len(MAGIC)
+        if len(self._segments) == 1 and current.last_seq <= seq:
+            current.rewind()
+            self.size_bytes = 0
 
     def close(self, *, is_settled: bool) -> None:
         """Close; the files go only when every charge in them is settled."""
-        os.close(self._fd)
-        if is_settled:
-            for segment in self._segments:
-                segment.path.unlink(missing_ok=True)
+        for segment in self._segments:
+            segment.close(delete=is_settled)
         self._lock.release(remove=is_settled)
 
-    def _begin_segment(self) -> None:
-        number = int(self._segments[-1].path.stem.split("-")[1]) + 1 if self._segments else 1
-        path = self._directory / f"{self._worker_id:08d}-{number:06d}.journal"
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        os.write(self._fd, MAGIC)
-        self.size_bytes += len(MAGIC)
-        self._segments.append(_Segment(path, 0, len(MAGIC)))
+    def _begin_segment(self, least: int) -> _Segment:
+        self._made += 1
+        path = self._directory / f"{self._worker_id:08d}-{self._made:06d}.journal"
+        try:
+            segment = _Segment(path, max(least, self._segment_bytes))
+        except OSError as error:
+            self._made -= 1
+            raise JournalFull(f"no room for another segment: {error.strerror}") from error
+        self._segments.append(segment)
+        return segment
 
 
 class DeadJournal:
@@ -159,18 +182,19 @@ def find_dead(directory: Path) -> Iterator[DeadJournal]:
 
 
 def read(path: Path, *, is_last: bool) -> Iterator[Charge]:
-    """The charges of one segment; a torn tail is dropped if it is the last."""
+    """The charges of one segment; a torn end is dropped if the segment is the last."""
     data = path.read_bytes()
     if not data.startswith(MAGIC):
-        if is_last and MAGIC.startswith(data):
+        if is_last and MAGIC.startswith(data.rstrip(b"\0")):
             return
         raise JournalDamaged(f"{path.name} does not begin like a journal")
     decode = msgspec.msgpack.Decoder(Charge).decode
+    written = len(data.rstrip(b"\0"))
     position = len(MAGIC)
-    while position < len(data):
+    while position < written:
         end, payload = _record(data, position)
         if payload is None:
-            if is_last and end >= len(data):
+            if is_last and end >= written:
                 return
             raise JournalDamaged(f"{path.name} is damaged at byte {position}")
         yield decode(payload)
@@ -183,18 +207,13 @@ def _record(data: bytes, position: int) -> tuple[int, bytes | None]:
         return len(data), None
     length, crc, check = _HEAD.unpack_from(data, position)
     start = position + _HEAD.size
-    if check != zlib.crc32(_CHECKED.pack(length, crc)) or length == 0:
-        # A file that grew before its bytes arrived, as some file systems leave it after a crash,
-        # ends in zeroes; anything else was written and has changed.
-        return (position + 1 if any(data[position:]) else len(data)), None
+    if check != zlib.crc32(_CHECKED.pack(length, crc)):
+        # A head of which only a part arrived is followed by nothing but zeroes.
+        is_torn = not any(data[start:])
+        return (len(data) if is_torn else position + 1), None
     payload = data[start : start + length]
     whole = len(payload) == length and zlib.crc32(payload) == crc
     return start + length, payload if whole else None
-
-
-def _head(payload: bytes) -> bytes:
-    length, crc = len(payload), zlib.crc32(payload)
-    return _HEAD.pack(length, crc, zlib.crc32(_CHECKED.pack(length, crc)))
 
 
 class _Lock:
