@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
+import httpx2
 import pytest
+from sqlalchemy import text
 
+from bursar.api.app import create
 from bursar.core.errors import InvariantViolated
 from bursar.service.access import OperatorPrincipal
+from bursar.service.accounts import bootstrap_installation
 from bursar.store import changes
 from bursar.store.database import Database
-from tests.installations import OPERATOR, PROVISIONING, Api
+from tests.databases import Clock
+from tests.installations import OPERATOR, PROVISIONING, Api, Randomness
 
 REQUEST_ID = re.compile(r"req_[0-9a-f]{24}")
 
@@ -59,6 +64,53 @@ async def test_a_bug_is_a_500_with_an_id_and_nothing_else(
     assert "detail" not in response.text
     assert response.headers["x-request-id"] == response.json()["error"]["request_id"]
     assert "secret detail" in capsys.readouterr().out
+
+
+async def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
+    api: Api,
+) -> None:
+    gone = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", clock_ms=Clock())
+    away = create(gone, version="0", why_not_ready=lambda: None, metrics=bytes)
+    transport = httpx2.ASGITransport(app=away)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://bursar.test") as client:
+        key = api.secret(PROVISIONING)
+        response = await client.get("/v1/account", headers={"x-api-key": key})
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "ledger_unavailable"
+        assert response.headers["retry-after"] == "1"
+        assert (await client.get("/healthz")).status_code == 200
+    await gone.close()
+
+
+async def test_a_connection_that_breaks_is_a_503_and_the_next_request_is_served(
+    postgres_database_url: str,
+) -> None:
+    database = Database(postgres_database_url, clock_ms=Clock())
+    application = create(database, version="0", why_not_ready=lambda: None, metrics=bytes)
+
+    async def cut() -> None:
+        async with database.read() as tx:
+            await tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    database.add_barrier(cut)
+    async with database.write() as tx:
+        made = await bootstrap_installation(
+            tx,
+            email="admin@localhost",
+            password=None,
+            credit_nanos=0,
+            random_bytes=Randomness(),
+            hash_password=lambda _: "hash",
+        )
+    transport = httpx2.ASGITransport(app=application)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://bursar.test") as client:
+        headers = {"x-api-key": made.provisioning_key}
+        response = await client.get("/v1/account/balance", headers=headers)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        database._barriers.clear()
+        response = await client.get("/v1/account/balance", headers=headers)
+        assert response.json() == {"balance": "0.00"}
+    await database.close()
 
 
 async def test_a_broken_invariant_is_a_500_without_its_detail(api: Api, database: Database) -> None:

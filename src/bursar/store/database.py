@@ -9,11 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import CursorResult, Executable, event
+from sqlalchemy import CursorResult, Executable, event, exc
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from bursar.core.errors import InvariantViolated
+
+# What a database that cannot answer now, or a connection to it, raises: try again.
+UNAVAILABLE: Final = (SQLAlchemyError, OSError, TimeoutError)
+# What a database raises that refuses these very values: trying again is in vain.
+REFUSED: Final = (IntegrityError, InvariantViolated, OverflowError)
 
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
@@ -182,9 +190,27 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def describe(error: BaseException) -> str:
+    """What went wrong, without the values of a statement: they may be a customer's data."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    lines = str(origin).splitlines()
+    return f"{type(origin).__name__}: {lines[0]}" if lines else type(origin).__name__
+
+
 def sqlite_url(path: Path) -> str:
     """The URL of an SQLite file."""
     return f"sqlite+aiosqlite:///{path}"
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an exception says that the database cannot be asked now, and not that we asked wrong.
+
+    Drivers report a lost connection in several ways, and some that a server is shutting down as a
+    plain error: so what a statement itself can be blamed for is told apart, not the rest.
+    """
+    if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError):
+        return False
+    return isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError | TimeoutError)
 
 
 def subjects(changes: Iterable[Change], topic: str) -> set[str]:

@@ -11,6 +11,8 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bursar.api.wire import problems
+from bursar.api.wire.problems import Problem
+from bursar.store.database import is_outage
 
 _log: Final = structlog.get_logger("bursar.api")
 _ID_BYTES: Final = 12
@@ -41,11 +43,12 @@ class Envelope:
 
         try:
             await self._app(scope, receive, seal)
-        except Exception:
-            _log.exception("request_failed", request_id=request_id)
+        except Exception as error:
+            problem = problems.OUTAGE if is_outage(error) else problems.INTERNAL
+            _log.exception("request_failed", request_id=request_id, code=problem.code)
             if has_begun:
                 raise
-            await _send_accident(seal, request_id)
+            await _send(seal, problem, request_id)
 
 
 def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
@@ -56,12 +59,12 @@ def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _send_accident(send: Send, request_id: str) -> None:
-    problem = problems.INTERNAL
+async def _send(send: Send, problem: Problem, request_id: str) -> None:
     body = problems.encode(problem, request_id=request_id)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in problem.headers.items()),
     ]
     start = {"type": "http.response.start", "status": problem.status, "headers": headers}
     await send(start)

@@ -62,6 +62,12 @@ INTERNAL: Final = Problem(
     "internal_error",
     "Something went wrong on our side. If you report it, give the request id.",
 )
+OUTAGE: Final = Problem(
+    503,
+    "ledger_unavailable",
+    "The database cannot be reached at the moment. Try again shortly.",
+    headers={"retry-after": "1"},
+)
 NOT_FOUND: Final = Problem(404, "not_found", "There is nothing here, or it is not yours.")
 UNREADABLE: Final = Problem(400, "invalid_request", "The request cannot be read.")
 
