@@ -48,7 +48,9 @@ class House:
         """The account that every key here belongs to."""
         return self.installation.account_id
 
-    async def make_key(self, *, limit_usd: str | None = None, name: str = "test") -> tuple[int, str]:
+    async def make_key(
+        self, *, limit_usd: str | None = None, name: str = "test"
+    ) -> tuple[int, str]:
         """A fresh inference key: its id and its secret."""
         async with self.server.database.write() as tx:
             made = await keys.create(
@@ -153,13 +155,11 @@ async def _furnish(
 @asynccontextmanager
 async def _listening(server: bootstrap.Server) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    http = uvicorn.Server(
+    http = bootstrap.HttpServer(
         uvicorn.Config(**uvicorn_options(server.app), timeout_graceful_shutdown=5)
     )
-    http.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(http._serve([listener]))  # noqa: SLF001 - no signals in tests
-    while not http.started:
-        await asyncio.sleep(0.01)
+    task = asyncio.create_task(http.serve(sockets=[listener]))
+    # The listener is bound already: a connection waits until it is accepted.
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

@@ -145,7 +145,7 @@ async def _serve(
     async with running(settings) as server:
         options = uvicorn_options(server.app)
         drain_s = max(1, round(settings.drain_s))
-        http = _Http(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
+        http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
         url = _url(settings, listener)
         _log.info("serving", url=url)
         if on_ready is not None:
@@ -236,7 +236,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-class _Http(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn's server, which would raise the signal again and end us before we have settled."""
 
     @contextmanager

@@ -136,7 +136,7 @@ class Protocol(HttpToolsProtocol):
                 self._cork = Cork(self.transport)
             # An answer to HEAD is a head that nothing follows.
             if self.scope["method"] != "HEAD":
-                self.cycle.transport = self._cork
+                self.cycle.transport = self._cork  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take body bytes of requests that were not refused."""

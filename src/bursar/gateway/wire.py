@@ -6,9 +6,10 @@ the fields as they were read, so a field sent twice cannot mean one thing here a
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -73,6 +74,38 @@ _PLAIN_TIERS: Final = (b"null", b'"auto"', b'"default"', b'"standard"')
 _DOUBLED: Final = ("model", "stream", "max_tokens", "max_completion_tokens", "n")
 _MEDIA: Final = (b'"image_url"', b'"input_audio"', b'"file"', b'"image"', b'"video_url"')
 
+# Fields that few requests carry; a request without them is read in one go.
+_SELDOM: Final = frozenset(
+    {
+        "audio",
+        "best_of",
+        "modalities",
+        "prediction",
+        "service_tier",
+        "stream_options",
+        "user",
+        "web_search_options",
+    }
+)
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: Literal["system", "user", "assistant", "tool", "developer", "function"]
+    content: str | list[msgspec.Raw] | None = None
+
+
+class _Chat(msgspec.Struct, gc=False):
+    """A chat request whose every field that matters is as it should be."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=_MODEL_LENGTH)]
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=_MOST_MESSAGES)]
+    stream: bool | None = False
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+
+
+_decode_chat = msgspec.json.Decoder(_Chat).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
@@ -120,6 +153,37 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 def read_call(endpoint: Endpoint, fields: dict[str, msgspec.Raw], body: bytes) -> Call:
     """What the request asks for. Raises Invalid with the field at fault, or NotFound."""
+    if endpoint is Endpoint.CHAT and fields.keys().isdisjoint(_SELDOM):
+        try:
+            return _plain_call(_decode_chat(body), fields, body)
+        except _UNREADABLE:
+            # Something is not as it should be; what exactly is found out field by field.
+            return _any_call(endpoint, fields, body)
+    return _any_call(endpoint, fields, body)
+
+
+def _plain_call(chat: "_Chat", fields: dict[str, msgspec.Raw], body: bytes) -> Call:
+    """The call of a chat request that uses nothing out of the ordinary."""
+    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
+        raise _both_limits()
+    newer = chat.max_completion_tokens is not None
+    return Call(
+        endpoint=Endpoint.CHAT,
+        model=_served_name(chat.model),
+        is_stream=bool(chat.stream),
+        wants_usage=False,
+        max_output=chat.max_completion_tokens if newer else chat.max_tokens,
+        choices=chat.n or 1,
+        body_bytes=len(body),
+        has_media=_has_media(body),
+        wants_audio=False,
+        fields=fields,
+        limit_field="max_completion_tokens" if newer else _limit_field(chat.max_tokens),
+    )
+
+
+def _any_call(endpoint: Endpoint, fields: dict[str, msgspec.Raw], body: bytes) -> Call:
+    """The call of any request, every field looked at by itself."""
     model = _model(fields)
     is_chat = endpoint is Endpoint.CHAT
     is_stream = _flag(fields, "stream") if is_chat else False
@@ -138,7 +202,7 @@ def read_call(endpoint: Endpoint, fields: dict[str, msgspec.Raw], body: bytes) -
         max_output=max_output,
         choices=_choices(fields) if is_chat else 1,
         body_bytes=len(body),
-        has_media=is_chat and any(part in body for part in _MEDIA),
+        has_media=is_chat and _has_media(body),
         wants_audio="audio" in fields or b'"audio"' in bytes(fields.get("modalities", b"")),
         fields=fields,
         limit_field=limit_field,
@@ -201,9 +265,26 @@ def _model(fields: Mapping[str, msgspec.Raw]) -> str:
     model = _decode(raw)
     if not isinstance(model, str):
         raise _invalid("invalid_value", "model", "The model must be a string.")
+    return _served_name(model)
+
+
+def _served_name(model: str) -> str:
     if not model or len(model) > _MODEL_LENGTH or not model.isprintable() or " " in model:
         raise NotFound("model_not_found", "The model does not exist.", param="model")
     return model
+
+
+def _limit_field(max_tokens: int | None) -> str | None:
+    return None if max_tokens is None else "max_tokens"
+
+
+def _has_media(body: bytes) -> bool:
+    """Whether a message has parts whose tokens their bytes do not bound."""
+    if b"\\u00" in body:
+        # A name may be spelt with escapes; this one is the name itself.
+        with suppress(*_UNREADABLE):
+            body = _encode(_decode_any(body))
+    return any(map(body.__contains__, _MEDIA))
 
 
 def _flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
@@ -238,12 +319,16 @@ def _max_output(fields: Mapping[str, msgspec.Raw]) -> tuple[str | None, int | No
         if name in fields and bytes(fields[name]) != _NULL
     ]
     if len(limits) > 1:
-        raise _invalid(
-            "invalid_value", "max_tokens", "Send max_tokens or max_completion_tokens, not both."
-        )
+        raise _both_limits()
     for name, raw in limits:
         return name, _whole(raw, name, most=MOST_TOKENS)
     return None, None
+
+
+def _both_limits() -> Invalid:
+    return _invalid(
+        "invalid_value", "max_tokens", "Send max_tokens or max_completion_tokens, not both."
+    )
 
 
 def _choices(fields: Mapping[str, msgspec.Raw]) -> int:

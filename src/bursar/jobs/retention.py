@@ -7,10 +7,9 @@ transfers or usage: history is never deleted here.
 import asyncio
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from bursar.store import changes, idempotency
-from bursar.store.database import Database
+from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.migrations import partitions
 
 _log = structlog.get_logger("bursar.retention")
@@ -23,8 +22,8 @@ async def run(database: Database) -> None:
     while True:
         try:
             await tidy(database)
-        except (SQLAlchemyError, OSError) as error:
-            _log.warning("retention_failed", error=type(error).__name__)
+        except UNAVAILABLE as error:
+            _log.warning("retention_failed", error=describe(error))
         await asyncio.sleep(_EVERY_S)
 
 

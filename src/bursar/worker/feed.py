@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from bursar.store import changes
-from bursar.store.database import POSTGRESQL, Change, Database
+from bursar.store.database import POSTGRESQL, UNAVAILABLE, Change, Database, describe
 
 _log = structlog.get_logger("bursar.feed")
 _POLL_S = 0.2
@@ -69,10 +68,8 @@ class Feed:
         try:
             async with asyncio.timeout(self._stale_s), self._database.read() as tx:
                 news = await changes.list_after(tx, cursor=self._cursor)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            _log.warning(
-                "feed_silent", error=type(error).__name__, silent_s=round(self.silent_s, 1)
-            )
+        except UNAVAILABLE as error:
+            _log.warning("feed_silent", error=describe(error), silent_s=round(self.silent_s, 1))
             return
         if news:
             self._cursor = news[-1].id
@@ -91,6 +88,6 @@ class Feed:
     async def _listen(self) -> None:
         try:
             await changes.listen(self._database, self._wake.set)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            _log.warning("feed_not_notified", error=type(error).__name__)
+        except UNAVAILABLE as error:
+            _log.warning("feed_not_notified", error=describe(error))
             await asyncio.sleep(_NOTIFIED_POLL_S)

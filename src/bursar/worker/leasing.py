@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from bursar.core.errors import Unavailable
-from bursar.store.database import Database
+from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.plane import leases, workers
 from bursar.store.plane.leases import Want
 from bursar.telemetry import Metrics
@@ -102,8 +101,8 @@ class Leasing:
             try:
                 await self.give_back(recalled)
                 await self._take({s: n for s, n in demand.items() if n or s not in recalled})
-            except (SQLAlchemyError, OSError, TimeoutError, workers.Fenced) as error:
-                _log.warning("leases_unavailable", error=type(error).__name__)
+            except (*UNAVAILABLE, workers.Fenced) as error:
+                _log.warning("leases_unavailable", error=describe(error))
                 self._fail(demand, waiting)
             else:
                 for future in waiting:

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import Unavailable
 from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
-from bursar.store.database import SQLITE, Change, Database
+from bursar.store.database import SQLITE, UNAVAILABLE, Change, Database, describe
 from bursar.store.plane import workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
@@ -106,7 +105,7 @@ class Worker:
                 is_settled = self.settlement.backlog == 0
         await _cancel(self._identity)
         if is_settled:
-            with suppress(SQLAlchemyError, OSError):
+            with suppress(*UNAVAILABLE):
                 await recovery.retire(self.database, worker_id=self.worker_id)
         self.journal.close(is_settled=is_settled)
 
@@ -266,7 +265,7 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
         except Exception as error:
-            _log.warning("loop_failed", loop=loop.__qualname__, error=type(error).__name__)
+            _log.warning("loop_failed", loop=loop.__qualname__, error=describe(error))
             await asyncio.sleep(0.5)
 
 

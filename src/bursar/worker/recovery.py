@@ -9,17 +9,13 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from sqlalchemy.exc import IntegrityError
 
-from bursar.core.errors import InvariantViolated
-from bursar.store.database import Database, WriteTx
+from bursar.store.database import REFUSED, Database, WriteTx, describe
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker.journal import DeadJournal, JournalDamaged, find_dead
 
-# Refused by the database for good: sending the same charge again would be refused again.
-REFUSED = (IntegrityError, InvariantViolated, OverflowError)
 _BATCH = 256
 _log = structlog.get_logger("bursar.recovery")
 
@@ -121,7 +117,7 @@ async def _replay_singly(
                 _, overrun = await settlement.settle_one(tx, worker_id=worker_id, charge=charge)
             metrics.overrun_nanos += overrun
         except REFUSED as error:
-            quarantine(charge, str(error))
+            quarantine(charge, describe(error))
             metrics.quarantined += 1
             async with database.write() as tx:
                 await settlement.skip(tx, worker_id=worker_id, charge=charge)

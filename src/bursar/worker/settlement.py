@@ -11,15 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bursar.store.database import Database
+from bursar.store.database import REFUSED, UNAVAILABLE, Database, describe
 from bursar.store.plane import settlement as ledger
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker.journal import Journal, JournalFull
 from bursar.worker.purse import Lease, paid
-from bursar.worker.recovery import REFUSED
 
 _log = structlog.get_logger("bursar.settlement")
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -132,9 +130,9 @@ class Settlement:
             except ledger.NotCovered:
                 return await self._settle_singly(batch)
             except REFUSED as error:
-                _log.warning("batch_refused", error=str(error), charges=len(batch))
+                _log.warning("batch_refused", error=describe(error), charges=len(batch))
                 return await self._settle_singly(batch)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except UNAVAILABLE as error:
                 attempt = await self._pause(attempt, error)
             else:
                 return self._done(batch)
@@ -162,9 +160,9 @@ class Settlement:
                     tx, worker_id=self._worker_id, charge=item.charge
                 )
         except REFUSED as error:
-            return await self._set_aside(item, str(error))
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            _log.warning("settlement_failed", error=_kind(error))
+            return await self._set_aside(item, describe(error))
+        except UNAVAILABLE as error:
+            _log.warning("settlement_failed", error=describe(error))
             return False
         if overrun and is_new:
             self._metrics.overrun_nanos += overrun
@@ -178,14 +176,14 @@ class Settlement:
         try:
             async with self._database.write() as tx:
                 await ledger.skip(tx, worker_id=self._worker_id, charge=item.charge)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            _log.warning("settlement_failed", error=_kind(error))
+        except UNAVAILABLE as error:
+            _log.warning("settlement_failed", error=describe(error))
             return False
         return True
 
     async def _pause(self, attempt: int, error: BaseException | None) -> int:
         if error is not None:
-            _log.warning("settlement_failed", error=_kind(error), attempt=attempt)
+            _log.warning("settlement_failed", error=describe(error), attempt=attempt)
         await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
         return attempt + 1
 
@@ -200,9 +198,3 @@ class Settlement:
             future = self._waiting.popleft()[1]
             if not future.done():
                 future.set_result(None)
-
-
-def _kind(error: BaseException) -> str:
-    """What went wrong, without parameters of statements (they may hold customers' data)."""
-    origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    return f"{type(origin).__name__}: {str(origin).splitlines()[0] if str(origin) else ''}"
