@@ -12,8 +12,8 @@ from typing import Any
 
 import uvicorn
 
-from bursar.gateway.pool import KeepAlivePool
-from bursar.gateway.upstream import UpstreamResponse
+from bursar.gateway.upstreams.pool import KeepAlivePool
+from bursar.gateway.upstreams.port import UpstreamResponse
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -27,13 +27,13 @@ from bursar.core.errors import Conflict, Unavailable
 from bursar.gateway.app import Application
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
-from bursar.gateway.pool import KeepAlivePool
-from bursar.gateway.pool_aiohttp import AiohttpPool
 from bursar.gateway.routing import Router, Upstream
-from bursar.gateway.sandbox import Sandbox
 from bursar.gateway.server import uvicorn_options
-from bursar.gateway.upstream import Limits as UpstreamLimits
-from bursar.gateway.upstream import Timeouts, UpstreamClient
+from bursar.gateway.upstreams.pool import KeepAlivePool
+from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
+from bursar.gateway.upstreams.port import Limits as UpstreamLimits
+from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
+from bursar.gateway.upstreams.sandbox import Sandbox
 from bursar.jobs import retention
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import Metrics

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from bursar.gateway.pool import KeepAlivePool
-from bursar.gateway.pool_aiohttp import AiohttpPool
-from bursar.gateway.upstream import Limits, Timeouts, UpstreamError, UpstreamResponse
+from bursar.gateway.upstreams.pool import KeepAlivePool
+from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
+from bursar.gateway.upstreams.port import Limits, Timeouts, UpstreamError, UpstreamResponse
 from tests.upstream_double import Behaviour, ScriptedUpstream
 
 Client = KeepAlivePool | AiohttpPool
@@ -135,6 +135,7 @@ async def test_headers_that_decide_destination_or_length_are_the_client_s_own(
         (b"/ok", [(b"x-a", b"b\r\nx-evil: 1")]),
         (b"/ok", [(b"x-a\r\nx-evil", b"b")]),
         (b"/ok", [(b"x-a", b"b\nc")]),
+        (b"/ok", [(b"x-a", b"b\rc")]),
         (b"/ok", [(b"x-a", b"b\0c")]),
         (b"/a b", []),
         (b"/a\r\nx-evil: 1", []),

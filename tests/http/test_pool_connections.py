@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from bursar.gateway.http11 import connections
-from bursar.gateway.http11.exchanges import PAUSE_ABOVE
-from bursar.gateway.http11.slots import Slots
-from bursar.gateway.pool import KeepAlivePool
-from bursar.gateway.upstream import Limits, Timeouts, UpstreamError, parse_origin
+from bursar.gateway.upstreams.http11 import connections
+from bursar.gateway.upstreams.http11.exchanges import PAUSE_ABOVE
+from bursar.gateway.upstreams.http11.slots import Slots
+from bursar.gateway.upstreams.pool import KeepAlivePool
+from bursar.gateway.upstreams.port import Limits, Timeouts, UpstreamError, parse_origin
 from tests.upstream_double import Behaviour, ScriptedUpstream, listening
 
 PATH = b"/chat/completions"
@@ -170,13 +170,25 @@ async def test_a_reused_connection_that_dies_at_work_is_not_taken_for_a_stale_on
 ) -> None:
     monkeypatch.setattr(connections, "STALE_WITHIN_S", 0.02)
     await call(pool)
-    up.behave(Behaviour(delay_s=0.1, raw=()), Behaviour(delay_s=0.1, drop=True))
-    sending = asyncio.create_task(call(pool))
-    await asyncio.sleep(0.05)
-    await up.stop()
+    up.behave(Behaviour(delay_s=0.06, drop=True))
     with pytest.raises(UpstreamError) as caught:
-        await sending
-    assert caught.value.kind == "closed"
+        await call(pool)
+    assert (caught.value.kind, caught.value.request_sent, len(up.sales)) == ("closed", True, 2)
+
+
+async def test_a_stale_connection_is_replaced_by_a_new_one_not_by_another_of_its_age() -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with listening(answer_once) as port:
+        pool = KeepAlivePool(f"http://127.0.0.1:{port}")
+        await asyncio.gather(call(pool, b""), call(pool, b""), call(pool, b""))
+        assert pool.idle == 3
+        assert await call(pool, b"") == b"ok"
+        await pool.close()
 
 
 async def test_a_slow_reader_slows_the_upstream_instead_of_filling_memory(
@@ -229,6 +241,18 @@ async def test_a_slot_granted_and_cancelled_in_the_same_moment_is_passed_on() ->
     await asyncio.wait({unlucky})
     assert unlucky.cancelled()
     assert (slots.taken, slots.waiting) == (1, 0)
+    slots.give_back()
+    assert slots.taken == 0
+
+
+async def test_a_waiter_that_gives_up_makes_room_in_the_queue_at_once() -> None:
+    slots = Slots(1, 1)
+    await slots.take()
+    waiter = asyncio.create_task(slots.take())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    await asyncio.wait({waiter})
+    assert slots.waiting == 0
     slots.give_back()
     assert slots.taken == 0
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.gateway.http11.connections import Connection
-from bursar.gateway.http11.exchanges import PAUSE_ABOVE
-from bursar.gateway.upstream import Limits, UpstreamError
+from bursar.gateway.upstreams.http11.connections import Connection
+from bursar.gateway.upstreams.http11.exchanges import PAUSE_ABOVE
+from bursar.gateway.upstreams.port import Limits, UpstreamError
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LIMITS = Limits(max_head=4096, max_body=100_000)
@@ -198,6 +198,7 @@ MALFORMED: dict[str, bytes] = {
     "status 999": b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n",
     "switching protocols": b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nabc",
     "unknown informational": b"HTTP/1.1 199 X\r\n\r\n" + sized(b"abc"),
+    "informational with a length": b"HTTP/1.1 100 C\r\nContent-Length: 0\r\n\r\n" + OK + b"\r\nabc",
     "informational with a body": b"HTTP/1.1 100 C\r\nContent-Length: 3\r\n\r\nabc" + sized(b""),
 }
 
@@ -323,6 +324,12 @@ def test_an_answer_to_head_has_no_body_and_ends_the_connection() -> None:
     wire = Wire(is_head_request=True)
     wire.arrive(OK + b"Content-Length: 1000\r\n\r\n")
     assert wire.outcome() == (200, [(b"content-length", b"1000")], b"", None, [False])
+
+
+def test_headers_of_an_informational_answer_are_not_the_answer_s() -> None:
+    wire = Wire()
+    wire.arrive(VALID["early hints first"][0])
+    assert wire.exchange.headers == [(b"content-length", b"3")]
 
 
 def test_bytes_that_nobody_asked_for_close_an_idle_connection() -> None:

@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bursar.gateway.pool import KeepAlivePool
-from bursar.gateway.pool_aiohttp import AiohttpPool
-from bursar.gateway.upstream import Timeouts, UpstreamError
+from bursar.gateway.upstreams.pool import KeepAlivePool
+from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
+from bursar.gateway.upstreams.port import Timeouts, UpstreamError
 from tests.upstream_double import ScriptedUpstream, listening
 
 NOW = dt.datetime.now(dt.UTC)

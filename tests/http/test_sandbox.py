@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bursar.core import prices
-from bursar.gateway import sandbox
-from bursar.gateway.sandbox import SANDBOX_PRICES, Sandbox, SandboxResponse
-from bursar.gateway.sse import StreamMeter
-from bursar.gateway.upstream import UpstreamError
-from bursar.gateway.usage import Usage, usage_of_body
+from bursar.gateway.meter.sse import StreamMeter
+from bursar.gateway.meter.usage import Usage, usage_of_body
+from bursar.gateway.upstreams import sandbox
+from bursar.gateway.upstreams.port import UpstreamError
+from bursar.gateway.upstreams.sandbox import SANDBOX_PRICES, Sandbox, SandboxResponse
 
 
 async def ask(model: str, text: Any = "one two three", **fields: Any) -> SandboxResponse:

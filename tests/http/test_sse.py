@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.gateway.sse import MAX_LINE, SAMPLE_BYTES, StreamMeter
-from bursar.gateway.upstream import UpstreamError
-from bursar.gateway.usage import Usage
+from bursar.gateway.meter.sse import MAX_LINE, SAMPLE_BYTES, StreamMeter
+from bursar.gateway.meter.usage import Usage
+from bursar.gateway.upstreams.port import UpstreamError
 
 USAGE = {"prompt_tokens": 24, "completion_tokens": 3, "total_tokens": 27}
 SOLD = Usage(24, 0, 3, 0, 0, 0)
@@ -174,7 +174,7 @@ def test_only_the_usage_event_that_nobody_asked_for_is_removed(newline: bytes) -
 
 
 def test_all_fields_of_the_usage_event_are_removed_with_it() -> None:
-    extra = b"event: chunk\nid: 7\n" + report()[:-1] + b"retry: 5\n\n"
+    extra = b"event: chunk\nid: 7\n: within\n" + report()[:-1] + b"retry: 5\n\n"
     out, _ = feed(word("one") + extra + b"id: 8\n" + word("two") + DONE, strip_usage=True)
     assert out == word("one") + b"id: 8\n" + word("two") + DONE
 
@@ -225,6 +225,17 @@ def test_every_single_cut_gives_the_same(strip_usage: bool, newline: bytes) -> N
     assert (bytewise[0], seen(bytewise[1])) == (whole[0], seen(whole[1]))
 
 
+@pytest.mark.parametrize("strip_usage", [False, True])
+def test_all_ways_to_cut_between_lines_give_the_same(strip_usage: bool) -> None:
+    stream = word("one") + word("two") + b"id: 7\n" + report() + b"id: 8\n" + report() + DONE
+    ends = list(itertools.accumulate(map(len, stream.splitlines(keepends=True))))[:-1]
+    whole = feed(stream, strip_usage=strip_usage)
+    for chosen in itertools.product((False, True), repeat=len(ends)):
+        places = itertools.compress(ends, chosen)
+        out, meter = feed(stream, *places, strip_usage=strip_usage)
+        assert (out, seen(meter)) == (whole[0], seen(whole[1]))
+
+
 _LINES = st.sampled_from(
     [
         word("hi")[:-2],
@@ -250,9 +261,8 @@ _LINES = st.sampled_from(
     ]
 )
 _ENDS = st.sampled_from([b"\n", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r", b""])
-_STREAMS = st.lists(st.tuples(_LINES, _ENDS), max_size=14).map(
-    lambda lines: b"".join(line + end for line, end in lines)
-)
+_PIECES = st.lists(st.tuples(_LINES, _ENDS).map(b"".join), max_size=14)
+_STREAMS = _PIECES.map(b"".join)
 
 
 @given(stream=_STREAMS, places=st.lists(st.integers(1, 900), max_size=10), strip=st.booleans())
@@ -262,6 +272,19 @@ def test_any_cuts_give_the_same_bytes_usage_and_counts(
     whole = feed(stream, strip_usage=strip)
     pieces = feed(stream, *places, strip_usage=strip)
     assert (pieces[0], seen(pieces[1])) == (whole[0], seen(whole[1]))
+
+
+@given(pieces=_PIECES, others=_PIECES, strip=st.booleans())
+def test_cuts_between_lines_where_the_quick_way_is_taken_give_the_same(
+    pieces: list[bytes], others: list[bytes], strip: bool
+) -> None:
+    # Two pieces in one chunk as well as one: a chunk may hold whole lines and half an event.
+    chunks = [*pieces, *(b"".join(pair) for pair in itertools.pairwise(others))]
+    stream = b"".join(chunks)
+    whole = feed(stream, strip_usage=strip)
+    places = list(itertools.accumulate(map(len, chunks)))
+    cut = feed(stream, *places, strip_usage=strip)
+    assert (cut[0], seen(cut[1])) == (whole[0], seen(whole[1]))
 
 
 @given(stream=_STREAMS | st.binary(max_size=300), places=st.lists(st.integers(1, 900), max_size=5))
@@ -306,7 +329,7 @@ def test_a_line_without_end_is_refused_at_one_mebibyte() -> None:
     assert caught.value.kind == "too_large"
 
 
-@pytest.mark.parametrize("cuts", [[], [5], list(range(0, MAX_LINE, 100_000))])
+@pytest.mark.parametrize("cuts", [[], [5], [10], list(range(0, MAX_LINE, 100_000))])
 def test_a_long_line_is_refused_however_it_comes(cuts: list[int]) -> None:
     for size, is_refused in ((MAX_LINE - 9, False), (MAX_LINE - 8, True)):
         stream = b"data: {}\n\n" + b"data: " + b"x" * size + b"xx\n\n"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.gateway.usage import (
+from bursar.gateway.meter.usage import (
     MAX_TOKENS,
     NoUsage,
     Usage,
@@ -59,6 +59,10 @@ def body_of(usage: object) -> bytes:
         ),
         # Both families' names, one of them not filled.
         ({**GOOD, "input_tokens": 0, "output_tokens": 0}, Usage(24, 0, 26, 0, 0, 0)),
+        (
+            {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 24, "output_tokens": 26},
+            Usage(24, 0, 26, 0, 0, 0),
+        ),
         # Embeddings have no output.
         ({"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 0, 0, 0, 0)),
         # Anthropic's cache counts lie beside the input.

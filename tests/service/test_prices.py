@@ -6,7 +6,7 @@ import pytest
 
 from bursar.core.errors import Invalid, NotFound
 from bursar.core.prices import INPUT, OUTPUT, cost_nanos, format_rate
-from bursar.gateway.sandbox import SANDBOX_PRICES
+from bursar.gateway.upstreams.sandbox import SANDBOX_PRICES
 from bursar.service import prices
 from bursar.service.prices import Report, catalog, files
 from bursar.store import changes

@@ -10,11 +10,11 @@ import msgspec
 
 from bursar.core.errors import NotFound
 from bursar.core.prices import Price, format_rate
-from bursar.gateway import answers
 from bursar.gateway.asgi import App, Receive, Scope, Send
 from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
-from bursar.gateway.wire import Endpoint
+from bursar.gateway.wire import answers
+from bursar.gateway.wire.calls import Endpoint
 
 CHAT_PATH: Final = b"/v1/chat/completions"
 _POST: Final = {CHAT_PATH: Endpoint.CHAT, b"/v1/embeddings": Endpoint.EMBEDDINGS}

@@ -14,12 +14,13 @@ from bursar.core import bounds, secrets
 from bursar.core.errors import BursarError, NotFound
 from bursar.core.prices import Price
 from bursar.core.refusals import Deny, Reason, as_error, deny
-from bursar.gateway import answers, relay, wire
+from bursar.gateway import relay
 from bursar.gateway.caller import Caller, CallerGone, require_json
-from bursar.gateway.charging import Plan
+from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
-from bursar.gateway.upstream import UpstreamError, UpstreamResponse
-from bursar.gateway.wire import Call, Endpoint
+from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
+from bursar.gateway.wire import answers, calls, fields
+from bursar.gateway.wire.calls import Call, Endpoint
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
@@ -85,9 +86,9 @@ class Gateway:
         headers = caller.scope["headers"]
         require_json(headers)
         body = await caller.body(most=self._limits.max_body_bytes)
-        fields = wire.read_fields(body)
+        found = fields.read_fields(body)
         credential = await self._authenticate(headers)
-        call = wire.read_call(endpoint, fields, body)
+        call = calls.read_call(endpoint, found, body)
         plan = self._plan(call, credential)
         hold = await self.worker.hold(credential, plan.needs)
         if isinstance(hold, Deny):
@@ -124,7 +125,7 @@ class Gateway:
         price = self._find_price(call.model, routes)
         if price is None:
             raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
-        wire.require_rates(call, price)
+        calls.require_rates(call, price)
         prompt = bounds.prompt_bound(
             call.body_bytes, has_media=call.has_media, context_window=price.context_window
         )
@@ -162,7 +163,7 @@ class Gateway:
         raise answers.invalid()
 
     async def _try(self, plan: Plan, route: Route) -> UpstreamResponse:
-        body = wire.upstream_body(
+        body = calls.upstream_body(
             plan.call,
             model=route.model,
             max_output=plan.max_output,

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from bursar.core.money import format_usd
-from bursar.gateway import answers, charging
 from bursar.gateway.caller import Caller
-from bursar.gateway.charging import Plan, Sale, Timing
+from bursar.gateway.meter import charging
+from bursar.gateway.meter.charging import Plan, Sale, Timing
+from bursar.gateway.meter.sse import StreamMeter
+from bursar.gateway.meter.usage import NoUsage, estimate_body, usage_of_body, why_no_usage
 from bursar.gateway.routing import Route
-from bursar.gateway.sse import StreamMeter
-from bursar.gateway.upstream import UpstreamError, UpstreamResponse
-from bursar.gateway.usage import NoUsage, estimate_body, usage_of_body, why_no_usage
+from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
+from bursar.gateway.wire import answers
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Hold

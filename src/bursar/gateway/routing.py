@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from bursar.gateway.upstream import Headers, UpstreamClient
+from bursar.gateway.upstreams.port import Headers, UpstreamClient
 
 # Models that refuse `max_tokens` and want its successor.
 _NEWER_LIMIT = ("o1", "o3", "o4", "gpt-5")

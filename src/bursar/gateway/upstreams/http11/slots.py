@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from bursar.gateway.upstream import UpstreamError
+from bursar.gateway.upstreams.port import UpstreamError
 
 
 class Slots:

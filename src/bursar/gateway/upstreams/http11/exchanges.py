@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from bursar.gateway.upstream import FailureKind, UpstreamError
+from bursar.gateway.upstreams.port import FailureKind, UpstreamError
 
 PAUSE_ABOVE = 65_536
 

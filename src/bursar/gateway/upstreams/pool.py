@@ -14,10 +14,10 @@ import asyncio
 import ssl
 from collections import deque
 
-from bursar.gateway.http11.connections import Connection
-from bursar.gateway.http11.exchanges import Exchange
-from bursar.gateway.http11.slots import Slots
-from bursar.gateway.upstream import (
+from bursar.gateway.upstreams.http11.connections import Connection
+from bursar.gateway.upstreams.http11.exchanges import Exchange
+from bursar.gateway.upstreams.http11.slots import Slots
+from bursar.gateway.upstreams.port import (
     OWN_HEADERS,
     Headers,
     Limits,

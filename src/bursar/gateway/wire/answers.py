@@ -12,7 +12,7 @@ import msgspec
 from bursar.core import errors
 from bursar.core.money import format_usd
 from bursar.gateway.caller import TooLarge, UnsupportedMedia
-from bursar.gateway.upstream import FailureKind, UpstreamError
+from bursar.gateway.upstreams.port import FailureKind, UpstreamError
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -15,8 +15,8 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from bursar.gateway.http11.exchanges import Exchange
-from bursar.gateway.upstream import FailureKind, Limits, Timeouts, UpstreamError
+from bursar.gateway.upstreams.http11.exchanges import Exchange
+from bursar.gateway.upstreams.port import FailureKind, Limits, Timeouts, UpstreamError
 
 # A server that closes an idle connection and a client that writes to it cross within one round
 # trip. A reused connection that dies later than this died at work, and the work may be sold.

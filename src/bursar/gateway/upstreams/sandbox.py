@@ -30,7 +30,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from bursar.gateway.upstream import Headers, UpstreamError
+from bursar.gateway.upstreams.port import Headers, UpstreamError
 
 _CREATED = 1_760_000_000
 _MAX_OUTPUT = 4_096

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from bursar.core.prices import InvalidQuantity, Price, cost_nanos
+from bursar.gateway.meter.usage import BYTES_PER_TOKEN, Usage
 from bursar.gateway.routing import Route
-from bursar.gateway.usage import BYTES_PER_TOKEN, Usage
-from bursar.gateway.wire import Call
+from bursar.gateway.wire.calls import Call
 from bursar.store.plane.charges import Charge
 from bursar.worker.keyring import Credential
 from bursar.worker.purse import Amounts, Hold, Lease

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import aiohttp
 from yarl import URL
 
-from bursar.gateway.http11.connections import STALE_WITHIN_S
-from bursar.gateway.http11.exchanges import PAUSE_ABOVE
-from bursar.gateway.http11.slots import Slots
-from bursar.gateway.upstream import (
+from bursar.gateway.upstreams.http11.connections import STALE_WITHIN_S
+from bursar.gateway.upstreams.http11.exchanges import PAUSE_ABOVE
+from bursar.gateway.upstreams.http11.slots import Slots
+from bursar.gateway.upstreams.port import (
     OWN_HEADERS,
     FailureKind,
     Headers,

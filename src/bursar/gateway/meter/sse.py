@@ -16,8 +16,7 @@ from enum import Enum
 
 import msgspec
 
-from bursar.gateway.upstream import UpstreamError
-from bursar.gateway.usage import (
+from bursar.gateway.meter.usage import (
     UNREADABLE,
     Usage,
     UsageFields,
@@ -26,6 +25,7 @@ from bursar.gateway.usage import (
     text_bytes,
     tokens_of_text,
 )
+from bursar.gateway.upstreams.port import UpstreamError
 
 MAX_LINE = 1_048_576
 SAMPLE_BYTES = 65_536

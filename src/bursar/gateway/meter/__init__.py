@@ -1,0 +1,1 @@
+"""From what an upstream reports to what a call costs."""

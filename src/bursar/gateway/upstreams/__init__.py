@@ -1,0 +1,1 @@
+"""The clients through which model servers are called, behind one port."""

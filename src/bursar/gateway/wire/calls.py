@@ -1,0 +1,216 @@
+"""What a request to the gateway says, read without decoding what does not matter.
+
+Owns what a request as a whole asks for, and the rebuilding of the body that goes upstream: always
+from the fields as they were read, so a field sent twice cannot mean one thing here and another
+there. Must not know keys or upstreams.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from bursar.core.errors import Forbidden
+from bursar.core.prices import Price
+from bursar.gateway.wire import fields as fields_
+from bursar.gateway.wire.fields import UNREADABLE, Fields
+
+
+class Endpoint(StrEnum):
+    """The model endpoints that are served."""
+
+    CHAT = "chat.completions"
+    EMBEDDINGS = "embeddings"
+
+
+# Fields by which some servers and proxies let a caller choose destination, credentials or another
+# model than the one that was priced. They never reach an upstream.
+DROPPED: Final = frozenset(
+    {
+        "api_base",
+        "api_key",
+        "api_type",
+        "api_version",
+        "azure_ad_token",
+        "base_url",
+        "custom_llm_provider",
+        "deployment_id",
+        "extra_body",
+        "extra_headers",
+        "extra_query",
+        "fallbacks",
+        "context_window_fallbacks",
+        "headers",
+        "mock_response",
+        "model_list",
+        "models",
+        "num_retries",
+        "organization",
+        "plugins",
+        "provider",
+        "proxy_server_request",
+        "route",
+        "router_settings",
+        "transforms",
+        "user_config",
+        "vertex_credentials",
+        "vertex_location",
+        "vertex_project",
+    }
+)
+
+# Fields that few requests carry; a request without them is read in one go.
+_SELDOM: Final = frozenset(
+    {
+        "audio",
+        "best_of",
+        "modalities",
+        "prediction",
+        "service_tier",
+        "stream_options",
+        "user",
+        "web_search_options",
+    }
+)
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: Literal["system", "user", "assistant", "tool", "developer", "function"]
+    content: str | list[msgspec.Raw] | None = None
+
+
+class _Chat(msgspec.Struct, gc=False):
+    """A chat request whose every field that matters is as it should be."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=fields_.MODEL_LENGTH)]
+    messages: Annotated[
+        list[_Message], msgspec.Meta(min_length=1, max_length=fields_.MOST_MESSAGES)
+    ]
+    stream: bool | None = False
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_CHOICES)] | None = None
+
+
+_decode_chat = msgspec.json.Decoder(_Chat).decode
+_decode_any = msgspec.json.decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: what it asks for and the fields that it came with.
+
+    `max_output` None: the caller named no limit. `choices` is how many answers are wanted.
+    """
+
+    endpoint: Endpoint
+    model: str
+    is_stream: bool
+    wants_usage: bool
+    max_output: int | None
+    choices: int
+    body_bytes: int
+    has_media: bool
+    wants_audio: bool
+    fields: Fields = field(repr=False)
+    limit_field: str | None = None
+
+
+def read_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
+    """What the request asks for. Raises Invalid with the field at fault, or NotFound."""
+    if endpoint is Endpoint.CHAT and fields.keys().isdisjoint(_SELDOM):
+        try:
+            return _plain_call(_decode_chat(body), fields, body)
+        except UNREADABLE:
+            # Something is not as it should be; what exactly is found out field by field.
+            return _any_call(endpoint, fields, body)
+    return _any_call(endpoint, fields, body)
+
+
+def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
+    """The call of a chat request that uses nothing out of the ordinary."""
+    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
+        raise fields_.both_limits()
+    newer = chat.max_completion_tokens is not None
+    return Call(
+        endpoint=Endpoint.CHAT,
+        model=fields_.served_name(chat.model),
+        is_stream=bool(chat.stream),
+        wants_usage=False,
+        max_output=chat.max_completion_tokens if newer else chat.max_tokens,
+        choices=chat.n or 1,
+        body_bytes=len(body),
+        has_media=fields_.has_media(body),
+        wants_audio=False,
+        fields=fields,
+        limit_field="max_completion_tokens" if newer else _limit_field(chat.max_tokens),
+    )
+
+
+def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
+    """The call of any request, every field looked at by itself."""
+    model = fields_.model_of(fields)
+    is_chat = endpoint is Endpoint.CHAT
+    is_stream = fields_.flag(fields, "stream") if is_chat else False
+    if is_chat:
+        fields_.require_messages(fields)
+    else:
+        fields_.require_input(fields)
+    fields_.require_priced_features(fields)
+    fields_.require_plain_user(fields)
+    limit_field, max_output = fields_.max_output(fields) if is_chat else (None, None)
+    return Call(
+        endpoint=endpoint,
+        model=model,
+        is_stream=is_stream,
+        wants_usage=fields_.wants_usage(fields, is_stream=is_stream),
+        max_output=max_output,
+        choices=fields_.choices(fields) if is_chat else 1,
+        body_bytes=len(body),
+        has_media=is_chat and fields_.has_media(body),
+        wants_audio="audio" in fields or b'"audio"' in bytes(fields.get("modalities", b"")),
+        fields=fields,
+        limit_field=limit_field,
+    )
+
+
+def upstream_body(call: Call, *, model: str, max_output: int | None, limit_field: str) -> bytes:
+    """The body to send: the caller's fields, with price, size and destination settled by us.
+
+    `max_output` None sends no limit (embeddings).
+    """
+    fields: dict[str, object] = {
+        name: value for name, value in call.fields.items() if name not in DROPPED
+    }
+    fields["model"] = model
+    if max_output is not None:
+        fields[call.limit_field or limit_field] = max_output
+    if call.is_stream:
+        options = _decode_any(fields["stream_options"]) if "stream_options" in fields else None  # type: ignore[call-overload]
+        fields["stream_options"] = {**(options or {}), "include_usage": True}
+    else:
+        fields.pop("stream_options", None)
+    return _encode(fields)
+
+
+def require_rates(call: Call, price: Price) -> None:
+    """Refuse what the price book has no rate for: unpriced is not free."""
+    is_priced = (
+        price.is_chat_priced if call.endpoint is Endpoint.CHAT else price.is_embedding_priced
+    )
+    if not is_priced:
+        raise Forbidden(
+            "model_not_priced",
+            f"The model {call.model!r} has no price for this use, and is not served without one.",
+            param="model",
+        )
+    if call.wants_audio and not price.has_rates("output_audio_tokens"):
+        raise fields_.invalid(
+            "unpriced_feature", "audio", "This model has no price for audio output."
+        )
+
+
+def _limit_field(max_tokens: int | None) -> str | None:
+    return None if max_tokens is None else "max_tokens"
