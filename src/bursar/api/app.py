@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from bursar.api import errors, routes
@@ -75,7 +75,8 @@ def create(
             methods=[route.method],
             status_code=route.status,
             response_model=route.answer,
-            responses={"default": {"model": problems.ErrorShape, "description": "Refused"}},
+            response_class=JSONResponse if route.answer else Response,
+            responses=_responses(route),
             summary=_summary(route),
             description=_description(route),
             tags=[_tag(route)],
@@ -151,6 +152,15 @@ def _allowed(request: Request) -> list[str]:
     return sorted(found)
 
 
+def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
+    found: dict[int | str, dict[str, Any]] = {
+        "default": {"model": problems.ErrorShape, "description": "Refused"}
+    }
+    if route.text:
+        found[route.status] = {"content": {route.text: {"schema": {"type": "string"}}}}
+    return found
+
+
 def _summary(route: Route) -> str:
     return (route.endpoint.__doc__ or "").split("\n")[0]
 
@@ -167,8 +177,7 @@ def _extra(route: Route) -> dict[str, Any]:
     """What the framework cannot see, because it does not read requests: parameters and bodies."""
     in_path = re.findall(r"\{(\w+)\}", route.path)
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in in_path
+        {"name": name, "in": "path", "required": True, "schema": routes.PATH_ID} for name in in_path
     ]
     parameters += [
         {"name": name, "in": "query", "required": False, "schema": routes.PARAMETERS[name]}

@@ -22,7 +22,8 @@ from bursar.service.access import (
     ProvisioningPrincipal,
 )
 
-# How the document describes the parameters that the routes below name.
+# How the document describes the ids in paths, and the parameters that the routes below name.
+PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
 PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "cursor": {"type": "string"},
     "days": {"type": "integer", "minimum": 1, "maximum": 30, "default": 30},
@@ -44,8 +45,8 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
 class Route:
     """One method of one path; `principal` None lets anybody call it.
 
-    `answer` is the shape of a success with `status`, `body` the model of what is sent, `query`
-    names the parameters that the address may have.
+    `answer` is the shape of a success with `status`, `text` another media type that it has too (or
+    only); `body` is the model of what is sent, `query` names the parameters of the address.
     """
 
     method: str
@@ -56,12 +57,17 @@ class Route:
     status: int = 200
     body: type[Model] | None = None
     query: tuple[str, ...] = ()
+    text: str | None = None
 
 
 def _anybody(
-    path: str, endpoint: Callable[[Call[None]], Awaitable[Response]], answer: type | None
+    path: str,
+    endpoint: Callable[[Call[None]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    text: str | None = None,
 ) -> Route:
-    return Route("GET", path, None, endpoint, answer)
+    return Route("GET", path, None, endpoint, answer, text=text)
 
 
 def _inference(
@@ -82,8 +88,9 @@ def _provisioning(
     status: int = 200,
     body: type[Model] | None = None,
     query: tuple[str, ...] = (),
+    text: str | None = None,
 ) -> Route:
-    return Route(method, path, ProvisioningPrincipal, endpoint, answer, status, body, query)
+    return Route(method, path, ProvisioningPrincipal, endpoint, answer, status, body, query, text)
 
 
 def _operator(
@@ -106,7 +113,7 @@ _ACCOUNT: Final = "/v1/operator/accounts/{account_id}"
 ROUTES: Final[tuple[Route, ...]] = (
     _anybody("/healthz", health.show_life, health.HealthShape),
     _anybody("/readyz", health.show_readiness, health.HealthShape),
-    _anybody("/metrics", health.show_metrics, None),
+    _anybody("/metrics", health.show_metrics, None, text="text/plain"),
     _provisioning("GET", "/v1/account", accounts.show, accounts.AccountShape),
     _provisioning("GET", "/v1/account/balance", accounts.show_balance, accounts.BalanceShape),
     _provisioning(
@@ -142,6 +149,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         usage.list_events,
         usage.EventListShape,
         query=("key_id", "model", "from", "to", *_PAGE),
+        text="text/csv",
     ),
     _inference("GET", "/v1/key", keys.show_own, keys.OwnKeyShape),
     _operator(
