@@ -58,7 +58,7 @@ class Behaviour:
     redirect_to: str | None = None
     length_error: int = 0  # added to Content-Length
     half_close: bool = False  # ends its sending side before the answer and listens on
-    drop: bool = False  # closes as soon as the request is there
+    drop: bool = False  # closes without an answer, after `delay_s`
     keep_alive: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     raw: tuple[bytes, ...] | None = None  # sent as they are, `gap_s` apart, then the socket ends
@@ -196,6 +196,7 @@ class ScriptedUpstream:
         behaviour = self._choose(sale)
         answer = _Answer(sale, behaviour, reader, writer)
         if behaviour.drop:
+            await asyncio.sleep(behaviour.delay_s)
             return False
         if behaviour.raw is not None:
             return await answer.send_raw(behaviour.raw)

@@ -85,8 +85,9 @@ def test_usage_beside_content_is_read_and_never_removed() -> None:
 
 
 def test_an_error_in_the_stream_is_seen() -> None:
-    _, meter = feed(word("one") + event({"error": {"message": "overloaded"}}))
-    assert (meter.has_error, meter.is_done) == (True, False)
+    for cuts in ([], [len(word("one"))]):
+        _, meter = feed(word("one") + event({"error": {"message": "overloaded"}}), *cuts)
+        assert (meter.has_error, meter.is_done) == (True, False)
     _, meter = feed(event({"error": None, "choices": []}))
     assert not meter.has_error
 
@@ -112,6 +113,12 @@ def test_anthropic_reports_the_input_first_and_the_output_last() -> None:
     )
     out, meter = feed(stream)
     assert (out, meter.usage, meter.is_done) == (stream, Usage(30, 6, 15, 0, 0, 0), True)
+
+
+def test_lines_that_end_differently_are_counted_alike() -> None:
+    stream = word("one") + b"data: {}\rdata: {}\r\ndata: {}\n\n"
+    for cuts in ([], [len(word("one"))]):
+        assert feed(stream, *cuts)[1].events == 4
 
 
 # Text is only text

@@ -188,9 +188,7 @@ class StreamMeter:
                 fate = self._accept(line, out)
             if chunk.endswith(b"\r"):
                 self._after_cr = fate
-        self._is_calm = not (
-            self._held or self._opening or self._is_dropping or self._is_in_data or self._after_cr
-        )
+        self._is_calm = not (self._held or self._opening or self._is_in_data or self._after_cr)
         return b"".join(out)
 
     def _finish_cr(self, chunk: bytes, fate: _Fate, out: list[bytes]) -> bytes:
