@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    case,
     cast,
     func,
     insert,
@@ -103,7 +104,11 @@ async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | 
             keys.c.is_enabled,
             keys.c.expires_ms,
             keys.c.deleted_ms,
-            func.coalesce(accounts.c.status, "active").label("account_status"),
+            # A key whose account is gone opens nothing; only the installation's own has no row.
+            case(
+                (keys.c.account_id == OPERATOR_ACCOUNT_ID, "active"),
+                else_=func.coalesce(accounts.c.status, "cancelled"),
+            ).label("account_status"),
             func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
         )
         .select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
@@ -267,8 +272,4 @@ async def _list_limits(
         for row in await tx.execute(query)
     ]
     # Sorted here and not by the database, whose collation may order scopes otherwise than Python.
-    return tuple(sorted(rows, key=lambda row: _order(row.ref)))
-
-
-def _order(ref: AllowanceRef) -> tuple[int, str, str, str, str]:
-    return (ref.account_id, ref.scope, ref.resource, ref.window, ref.model)
+    return tuple(sorted(rows, key=lambda row: row.ref))
