@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from bursar.core.errors import Invalid
+
 ENV_PREFIX = "BURSAR_"
 FILE_NAME = "bursar.toml"
 DATA_DIR = Path("./bursar-data")
@@ -41,8 +43,11 @@ _SCHEMES = {
 }
 
 
-class ConfigError(Exception):
+class ConfigError(Invalid):
     """A setting is wrong; the text is one sentence that names the setting and where it stands."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_settings", message)
 
 
 def _check_pattern(pattern: str) -> str:
@@ -185,8 +190,10 @@ class Settings(BaseSettings):
     sandbox_enabled: bool = Field(
         default=True, description="Serve the built-in models `sandbox/*`, which need no provider."
     )
-    log_format: Literal["json", "console"] = Field(
-        default="json", description="Log lines for programs, or for people."
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="Log lines for programs (`json`) or for people (`console`); `auto` is for "
+        "people on a terminal.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least important lines to log."

@@ -147,8 +147,9 @@ _SECRETS: Final = re.compile(
 def set_up_logs(*, log_format: str, level: str, metrics: Metrics | None = None) -> None:
     """Send every log line of this process to standard error: `json`, or `console` for people.
 
-    Takes over the standard library's loggers too. No line makes its writer wait, and none contains
-    what looks like a secret. `metrics` counts the lines that are lost.
+    `auto` is `console` on a terminal. Libraries are heard from `warning` on.
+    No line makes its writer wait, and none contains what looks like a secret. `metrics` counts the
+    lines that are lost.
     """
     _reserve_stderr()
     sink = _Sink(metrics or Metrics())
@@ -159,7 +160,7 @@ def set_up_logs(*, log_format: str, level: str, metrics: Metrics | None = None) 
         redact,
     ]
     render: list[structlog.typing.Processor]
-    if log_format == "console":
+    if log_format == "console" or (log_format == "auto" and os.isatty(_STDERR)):
         # The default traceback shows local variables, and those hold secrets.
         plain = structlog.dev.plain_traceback
         colours = _may_colour()
@@ -184,7 +185,9 @@ def set_up_logs(*, log_format: str, level: str, metrics: Metrics | None = None) 
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(logging.getLevelNamesMapping()[level.upper()], logging.INFO))
+    # What libraries say of their daily work is nobody's news.
+    own = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(logging.INFO if own == logging.DEBUG else max(own, logging.WARNING))
     logging.raiseExceptions = False
 
 

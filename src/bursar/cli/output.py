@@ -1,0 +1,106 @@
+"""What is printed: data on stdout, words on stderr.
+
+Owns the two forms of data: JSON for programs (`--json`: one document, stable), tables for people.
+Must not know what the data means. Nothing from outside is taken for markup.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_AMOUNTS: Final = frozenset(("id", "balance", "credit_limit", "amount"))
+# A table that goes into a file or a pipe is not cut to the width of a screen.
+_ENDLESS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command's data goes, in the form that was asked for."""
+
+    is_json: bool
+
+    def show(self, data: Mapping[str, Any], *, title: str = "") -> None:
+        """Print one thing: its fields."""
+        if self.is_json:
+            write(json.dumps(data, indent=2, ensure_ascii=False))
+        else:
+            _print_fields(data, title)
+
+    def show_list(
+        self, name: str, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str], empty: str
+    ) -> None:
+        """Print many things: an object with one list in JSON, a table for people."""
+        if self.is_json:
+            write(json.dumps({name: list(rows)}, indent=2, ensure_ascii=False))
+        elif rows:
+            _print_table(rows, columns)
+        else:
+            say(empty)
+
+
+def write(text: str) -> None:
+    """Print text as it is on stdout, at once."""
+    print(text, flush=True)
+
+
+def say(text: str) -> None:
+    """Print words for people on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def format_moment(at_ms: int | None) -> str | None:
+    """A moment as ISO 8601 in UTC, to the second."""
+    if at_ms is None:
+        return None
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def _print_fields(data: Mapping[str, Any], title: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, show_header=False, box=None, title_justify="left")
+    for name, value in data.items():
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
+    _stdout().print(table)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(
+            column.replace("_", " "), justify="right" if column in _AMOUNTS else "left"
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    _stdout().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items()) or "-"
+    if isinstance(value, list):
+        return "; ".join(_cell(inner) for inner in value) or "-"
+    return str(value)
+
+
+def _stdout() -> "Console":
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _ENDLESS
+    return Console(highlight=False, markup=False, emoji=False, width=width)
