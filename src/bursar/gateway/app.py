@@ -14,10 +14,10 @@ from bursar.gateway.asgi import App, Receive, Scope, Send
 from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
 from bursar.gateway.wire import answers
-from bursar.gateway.wire.calls import Endpoint
+from bursar.gateway.wire.calls import CHAT, EMBEDDINGS
 
 CHAT_PATH: Final = b"/v1/chat/completions"
-_POST: Final = {CHAT_PATH: Endpoint.CHAT, b"/v1/embeddings": Endpoint.EMBEDDINGS}
+_POST: Final = {CHAT_PATH: CHAT, b"/v1/embeddings": EMBEDDINGS}
 _MODELS: Final = b"/v1/models"
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 

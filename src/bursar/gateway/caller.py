@@ -7,10 +7,14 @@ Must not know what is exchanged.
 import asyncio
 from typing import Any, Final
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 from bursar.core.errors import Invalid, Unreadable
 from bursar.gateway.asgi import Receive, Scope, Send
+from bursar.gateway.server import answer_at_once, may_answer_at_once
 
 _NOT_READING_S: Final = 60.0
+_PLAIN_JSON: Final = (b"content-type", b"application/json")
 
 
 class TooLarge(Invalid):
@@ -65,6 +69,20 @@ class Caller:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def answer_whole(self, head: bytes, body: bytes) -> None:
+        """Send a good JSON answer whose own header lines are ready made, in one write.
+
+        The ordinary way, by `start` and `write`, costs as much as the rest of a request together.
+        """
+        self.status = 200
+        cycle = self._cycle
+        if type(cycle) is RequestResponseCycle and may_answer_at_once(cycle):
+            answer_at_once(cycle, head, body)
+            return
+        lines = [line.partition(b": ") for line in head.split(b"\r\n") if line]
+        await self.start(200, [(name, value) for name, _, value in lines])
+        await self.write(body, more=False)
+
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a whole answer, unless one has begun already: then only end it."""
         if self.status:
@@ -97,6 +115,8 @@ class Caller:
 
 def require_json(headers: list[tuple[bytes, bytes]]) -> None:
     """Refuse bodies that are not plain JSON. Raises UnsupportedMedia or Unreadable."""
+    if _PLAIN_JSON in headers:
+        return
     for name, value in headers:
         if name == b"content-type":
             kind, _, parameters = value.partition(b";")

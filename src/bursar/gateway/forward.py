@@ -20,14 +20,13 @@ from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
 from bursar.gateway.wire import answers, calls, fields
-from bursar.gateway.wire.calls import Call, Endpoint
+from bursar.gateway.wire.calls import CHAT, Call, Endpoint
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
 from bursar.worker.purse import COST, Amounts, Hold
 
 _log = structlog.get_logger("bursar.gateway")
-_PATHS: Final = {Endpoint.CHAT: b"/chat/completions", Endpoint.EMBEDDINGS: b"/embeddings"}
 _WORTH_ANOTHER: Final = frozenset((429, 500, 502, 503, 504, 529))
 _MOST_ERROR_BODY: Final = 65_536
 _GONE: Final = 499
@@ -77,7 +76,7 @@ class Gateway:
             _log.exception("request_failed", request_id=request_id)
             await caller.answer(*answers.broken(request_id=request_id))
         finally:
-            self._metrics.count(endpoint.value, caller.status)
+            self._metrics.count(endpoint.name, caller.status)
 
     async def _serve(self, endpoint: Endpoint, caller: Caller, request_id: str) -> None:
         closed = self.worker.closed()
@@ -129,7 +128,7 @@ class Gateway:
         prompt = bounds.prompt_bound(
             call.body_bytes, has_media=call.has_media, context_window=price.context_window
         )
-        each = _output_limit(call, price, prompt, _free_nanos(credential))
+        each = _output_limit(call, price, prompt, credential)
         output = (each or 0) * call.choices
         most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
         needs = Amounts(most, 1, call.body_bytes // 4 + output, 1)
@@ -170,16 +169,18 @@ class Gateway:
             limit_field=route.limit_field,
         )
         upstream = route.upstream
-        path = _PATHS[plan.call.endpoint]
+        path = plan.call.endpoint.path
         return await upstream.client.send(b"POST", path, upstream.headers, body)
 
 
-def _output_limit(call: Call, price: Price, prompt: int, free_nanos: int) -> int | None:
+def _output_limit(call: Call, price: Price, prompt: int, credential: Credential) -> int | None:
     """The output limit to send upstream and to hold for, for each choice."""
-    if call.endpoint is not Endpoint.CHAT:
+    if call.endpoint is not CHAT:
         return None
-    if call.max_output is not None:
-        return min(call.max_output, price.max_output_tokens or call.max_output)
+    wanted, most = call.max_output, price.max_output_tokens
+    if wanted is not None:
+        return wanted if most is None or wanted <= most else most
+    free_nanos = _free_nanos(credential)
     chosen = bounds.default_output(price, prompt_tokens=prompt, free_nanos=free_nanos)
     if chosen is None:
         # Not even one token is affordable: hold for one, and let admission say what is missing.

@@ -28,7 +28,6 @@ OK: Final = "ok"
 DISCONNECTED: Final = "disconnected"
 CUT: Final = "cut"
 
-_JSON: Final = (b"content-type", b"application/json")
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 
@@ -97,8 +96,6 @@ class Exchange:
             timing=timing,
         )
         self._worker.settlement.submit(record, parts)
-        if not record.excess_nanos:
-            self._worker.refill(self.credential.slots)
 
     def charge_delivered(self, outcome: str) -> None:
         """Charge a stream for what has been seen of it; nothing seen costs nothing."""
@@ -136,10 +133,12 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
     sold = charging.sale(exchange.plan, usage, estimated_output=estimated)
     outcome = DISCONNECTED if exchange.caller.is_gone else OK
     exchange.charge(sold, outcome)
-    cost = format_usd(sold.cost_nanos).encode()
-    length = (b"content-length", str(len(body)).encode())
-    await exchange.caller.start(200, exchange.headers(_JSON, length, (b"x-bursar-cost", cost)))
-    await exchange.caller.write(body, more=False)
+    head = (
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {exchange.request_id}\r\n"
+        f"x-bursar-cost: {format_usd(sold.cost_nanos)}\r\n"
+    )
+    await exchange.caller.answer_whole(head.encode("ascii"), body)
 
 
 async def stream(exchange: Exchange, response: UpstreamResponse, drain_s: float) -> None:

@@ -28,17 +28,44 @@ _REASONS: Final = {
 }
 
 
+def may_answer_at_once(cycle: RequestResponseCycle) -> bool:
+    """Whether this request's answer may be written now, whole, past the ASGI messages."""
+    return not (
+        cycle.response_started
+        or cycle.disconnected
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    )
+
+
+def answer_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+    """Write a 200 with these header lines and this body, and end the request as `send` would."""
+    parts = [b"HTTP/1.1 200 OK\r\n"]
+    for name, value in cycle.default_headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.chunked_encoding = False
+    transport = cycle.transport
+    getattr(transport, "write_now", transport.write)(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        transport.close()
+    cycle.on_response()
+
+
 class Cork:
     """A transport that holds back an answer's head until its first body bytes: one system call.
 
     Everything but `write` is the transport's own.
     """
 
-    __slots__ = ("_head", "_transport", "_write", "abort", "is_closing")
+    __slots__ = ("_head", "_transport", "abort", "is_closing", "write_now")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._write = transport.write
+        self.write_now = transport.write
         self._head = b""
         self.abort = transport.abort
         self.is_closing = transport.is_closing
@@ -50,12 +77,12 @@ class Cork:
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
             self._head = data
             return
-        self._write(data)
+        self.write_now(data)
 
     def close(self) -> None:
         """Close once everything is out, a head without a body included."""
         if self._head:
-            self._write(self._head)
+            self.write_now(self._head)
             self._head = b""
         self._transport.close()
 
@@ -69,7 +96,6 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
-        self._hosts = 0
         self._cork: Cork | None = None
         self._fault: tuple[int, str, str] | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -81,6 +107,9 @@ class Protocol(HttpToolsProtocol):
             return
         super().data_received(data)
         if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self._refuse(431, "headers_too_large", "The request's headers are too large.")
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
         elif self._head_timer is not None:
@@ -101,7 +130,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new head begins."""
-        self._head_bytes = self._hosts = 0
+        self._head_bytes = 0
         self._is_in_head = True
         super().on_message_begin()
 
@@ -111,25 +140,10 @@ class Protocol(HttpToolsProtocol):
         if len(self.url) > MOST_URL_BYTES:
             self._refuse(414, "uri_too_long", "The request's target is too long.")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Bound the head and look at the headers that decide where a request goes."""
-        super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
-            self._refuse(431, "headers_too_large", "The request's headers are too large.")
-        lowered = self.headers[-1][0]
-        if lowered == b"host":
-            self._hosts += 1
-            if self._hosts > 1 or _HOST.fullmatch(value) is None:
-                self._refuse(400, "invalid_host", "The request must name one valid host.")
-        elif lowered == b"expect" and value.lower() != b"100-continue":
-            self._refuse(417, "expectation_failed", "That expectation cannot be met.")
-
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its head was refused."""
         self._is_in_head = False
-        if self._hosts == 0 and self.parser.get_http_version() != "1.0":
-            self._refuse(400, "invalid_host", "The request must name one valid host.")
+        self._check_head()
         if self._fault is None:
             super().on_headers_complete()
             if self._cork is None:
@@ -137,6 +151,23 @@ class Protocol(HttpToolsProtocol):
             # An answer to HEAD is a head that nothing follows.
             if self.scope["method"] != "HEAD":
                 self.cycle.transport = self._cork  # type: ignore[assignment]
+
+    def _check_head(self) -> None:
+        """Refuse heads that are too large, or unclear about where they go."""
+        headers = self.headers
+        if len(headers) > MOST_HEADERS:
+            self._refuse(431, "headers_too_large", "The request's headers are too large.")
+            return
+        hosts = 0
+        for name, value in headers:
+            if name == b"host":
+                hosts += 1
+                if _HOST.fullmatch(value) is None:
+                    hosts = 2
+            elif name == b"expect" and value.lower() != b"100-continue":
+                self._refuse(417, "expectation_failed", "That expectation cannot be met.")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+            self._refuse(400, "invalid_host", "The request must name one valid host.")
 
     def on_body(self, body: bytes) -> None:
         """Take body bytes of requests that were not refused."""

@@ -29,6 +29,7 @@ def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slo
             parts.append((slot, lease))
     if short:
         return short
+    hold = Hold(needs, parts, now_ms)
     for slot, held in parts:
         if held is not None:
             amount = needs[slot.index]
@@ -36,7 +37,9 @@ def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slo
             held.held += amount
             slot.touched_ms = now_ms
             slot.peak = max(slot.peak, held.held)
-    return Hold(needs, parts, now_ms)
+            if held.available < slot.low_water:
+                hold.is_low = True
+    return hold
 
 
 def dry(slots: Sequence[Slot]) -> list[Slot]:

@@ -28,7 +28,7 @@ from bursar.worker.feed import Feed
 from bursar.worker.journal import Journal
 from bursar.worker.keyring import Credential, Keyring
 from bursar.worker.leasing import Leasing
-from bursar.worker.purse import Amounts, Hold, Purse, Slot
+from bursar.worker.purse import Amounts, Hold, Purse
 from bursar.worker.settlement import Settlement
 
 _log = structlog.get_logger("bursar.worker")
@@ -148,7 +148,8 @@ class Worker:
             now_ms = self.clock_ms()
             answer = admission.admit(slots, needs, now_ms)
             if isinstance(answer, Hold):
-                self.refill(slots)
+                if answer.is_low:
+                    self.leasing.refill(admission.dry(slots))
                 return answer
             if admission.is_settled(answer, needs, now_ms):
                 break
@@ -156,12 +157,6 @@ class Worker:
         now_ms = self.clock_ms()
         answer = admission.admit(slots, needs, now_ms)
         return answer if isinstance(answer, Hold) else admission.refuse(answer, needs, now_ms)
-
-    def refill(self, slots: Sequence[Slot]) -> None:
-        """Have slots that run low refilled before they are dry."""
-        dry = admission.dry(slots)
-        if dry:
-            self.leasing.refill(dry)
 
     def _apply(self, news: Sequence[Change]) -> None:
         self.keyring.apply(news)

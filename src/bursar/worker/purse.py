@@ -122,13 +122,15 @@ class Slot:
 class Hold:
     """One request's set-aside; ends settled or released, never otherwise."""
 
-    __slots__ = ("_needs", "_parts", "at_ms", "is_ended")
+    __slots__ = ("_needs", "_parts", "at_ms", "is_ended", "is_low")
 
     def __init__(self, needs: Amounts, parts: list[tuple[Slot, Lease | None]], at_ms: int) -> None:
         self._needs = needs
         self._parts = parts
         self.at_ms = at_ms
         self.is_ended = False
+        # Whether some lease should be refilled before the next requests find it empty.
+        self.is_low = False
 
     @property
     def cost_nanos(self) -> int:

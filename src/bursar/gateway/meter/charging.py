@@ -65,10 +65,8 @@ def quantities(usage: Usage) -> dict[str, int]:
         meters["cached_input_tokens"] = usage.cached_input_tokens
     if usage.reasoning_tokens:
         meters["reasoning_tokens"] = usage.reasoning_tokens
-    for name in _OTHERS:
-        count = getattr(usage, name)
-        if count:
-            meters[name] = count
+    if _has_others(usage):
+        meters.update(_others(usage))
     return meters
 
 
@@ -87,7 +85,6 @@ def charge(
     usage, call = sold.usage, plan.call
     tokens = usage.input_tokens + usage.output_tokens
     ended = hold.settle(Amounts(sold.cost_nanos, 1, tokens, 0))
-    others = {name: getattr(usage, name) for name in _OTHERS if getattr(usage, name)}
     record = Charge(
         seq=0,
         event_id=request_id,
@@ -97,7 +94,7 @@ def charge(
         user_id=credential.user_id,
         project_id=credential.project_id,
         product=_PRODUCT,
-        endpoint=call.endpoint.value,
+        endpoint=call.endpoint.name,
         model=call.model,
         upstream=route.upstream.name,
         outcome=outcome,
@@ -107,7 +104,7 @@ def charge(
         cached_input_tokens=usage.cached_input_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
-        quantities=_json(others) if others else None,
+        quantities=_json(_others(usage)) if _has_others(usage) else None,
         price_id=plan.price.id,
         cost_nanos=ended.covered_nanos,
         excess_nanos=ended.excess_nanos,
@@ -126,6 +123,14 @@ def _estimate(plan: Plan, estimated_output: int) -> Sale:
     output = min(estimated_output, most) if plan.max_output is not None else 0
     usage = Usage(prompt, 0, output, 0, 0, 0)
     return Sale(usage, cost_nanos(plan.price, quantities(usage)), is_estimated=True)
+
+
+def _has_others(usage: Usage) -> int:
+    return usage.input_audio_tokens or usage.output_audio_tokens or usage.cache_write_tokens
+
+
+def _others(usage: Usage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in _OTHERS if getattr(usage, name)}
 
 
 def _json(others: dict[str, int]) -> str:

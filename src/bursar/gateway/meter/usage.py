@@ -11,8 +11,8 @@ to be fetched from anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,8 +37,7 @@ _TEXT_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call, parts included in their totals.
 
     `input_tokens` includes the cached, cache-writing and audio parts; `output_tokens` includes
@@ -161,12 +160,13 @@ def judge(fields: UsageFields) -> Usage | None:
     audio_in = parts_in.audio_tokens or 0
     audio_out = parts_out.audio_tokens or 0
     reasoning = parts_out.reasoning_tokens or 0
-    numbers = (total_in, cached, total_out, reasoning, audio_in, audio_out, written)
-    if min(numbers) < 0 or max(numbers) > MAX_TOKENS:
+    if total_in > MAX_TOKENS or total_out > MAX_TOKENS:
+        return None
+    if cached < 0 or written < 0 or audio_in < 0 or audio_out < 0 or reasoning < 0:
         return None
     if cached + written + audio_in > total_in or reasoning + audio_out > total_out:
         return None
-    return Usage(*numbers)
+    return Usage(total_in, cached, total_out, reasoning, audio_in, audio_out, written)
 
 
 def estimate_body(body: bytes) -> int:

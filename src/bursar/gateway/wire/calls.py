@@ -6,8 +6,7 @@ there. Must not know keys or upstreams.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -17,11 +16,15 @@ from bursar.gateway.wire import fields as fields_
 from bursar.gateway.wire.fields import UNREADABLE, Fields
 
 
-class Endpoint(StrEnum):
-    """The model endpoints that are served."""
+class Endpoint(NamedTuple):
+    """A model endpoint: its name in usage rows and metrics, and its path at an upstream."""
 
-    CHAT = "chat.completions"
-    EMBEDDINGS = "embeddings"
+    name: str
+    path: bytes
+
+
+CHAT: Final = Endpoint("chat.completions", b"/chat/completions")
+EMBEDDINGS: Final = Endpoint("embeddings", b"/embeddings")
 
 
 # Fields by which some servers and proxies let a caller choose destination, credentials or another
@@ -120,7 +123,7 @@ class Call:
 
 def read_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
     """What the request asks for. Raises Invalid with the field at fault, or NotFound."""
-    if endpoint is Endpoint.CHAT and fields.keys().isdisjoint(_SELDOM):
+    if endpoint is CHAT and fields.keys().isdisjoint(_SELDOM):
         try:
             return _plain_call(_decode_chat(body), fields, body)
         except UNREADABLE:
@@ -135,7 +138,7 @@ def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
         raise fields_.both_limits()
     newer = chat.max_completion_tokens is not None
     return Call(
-        endpoint=Endpoint.CHAT,
+        endpoint=CHAT,
         model=fields_.served_name(chat.model),
         is_stream=bool(chat.stream),
         wants_usage=False,
@@ -152,7 +155,7 @@ def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
 def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
     """The call of any request, every field looked at by itself."""
     model = fields_.model_of(fields)
-    is_chat = endpoint is Endpoint.CHAT
+    is_chat = endpoint is CHAT
     is_stream = fields_.flag(fields, "stream") if is_chat else False
     if is_chat:
         fields_.require_messages(fields)
@@ -197,9 +200,7 @@ def upstream_body(call: Call, *, model: str, max_output: int | None, limit_field
 
 def require_rates(call: Call, price: Price) -> None:
     """Refuse what the price book has no rate for: unpriced is not free."""
-    is_priced = (
-        price.is_chat_priced if call.endpoint is Endpoint.CHAT else price.is_embedding_priced
-    )
+    is_priced = price.is_chat_priced if call.endpoint is CHAT else price.is_embedding_priced
     if not is_priced:
         raise Forbidden(
             "model_not_priced",

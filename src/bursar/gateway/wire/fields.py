@@ -26,7 +26,7 @@ _USER_LENGTH: Final = 512
 # Fields whose use is charged beyond tokens, or at other rates, and whose price is not known here.
 _UNPRICED: Final = ("web_search_options", "prediction")
 _PLAIN_TIERS: Final = (b"null", b'"auto"', b'"default"', b'"standard"')
-_DOUBLED: Final = ("model", "stream", "max_tokens", "max_completion_tokens", "n")
+_DOUBLED: Final = (b'"model"', b'"stream"', b'"max_tokens"', b'"max_completion_tokens"', b'"n"')
 _MEDIA: Final = (b'"image_url"', b'"input_audio"', b'"file"', b'"image"', b'"video_url"')
 _ROLES: Final = frozenset(
     (b'"system"', b'"user"', b'"assistant"', b'"tool"', b'"developer"', b'"function"')
@@ -50,7 +50,7 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
         raise Unreadable("invalid_json", "The body is not a JSON object.") from error
     for name in _DOUBLED:
         # Cheap and seldom true; a nested field of the same name only costs a second look.
-        if name in fields and body.count(b'"%b"' % name.encode()) > 1:
+        if body.count(name) > 1:
             _require_once(body)
             break
     return fields
@@ -95,7 +95,8 @@ def has_media(body: bytes) -> bool:
         # A name may be spelt with escapes; this one is the name itself.
         with suppress(*UNREADABLE):
             body = _encode(_decode_any(body))
-    return any(map(body.__contains__, _MEDIA))
+    # A part always has a type; most requests have none.
+    return b'"type"' in body and any(map(body.__contains__, _MEDIA))
 
 
 def flag(fields: Fields, name: str) -> bool:
