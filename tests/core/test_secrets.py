@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.core import secrets
-from bursar.core.errors import InvariantViolated, Unauthenticated, Unreadable
+from bursar.core.errors import InvariantViolated, Unreadable
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KINDS = st.sampled_from(secrets.KeyKind)
@@ -112,10 +112,7 @@ AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
     "headers",
     [
         [(AUTHORIZATION, b"Bearer s3")],
-        [(AUTHORIZATION, b"bearer s3")],
-        [(AUTHORIZATION, b" BEARER   s3 ")],
         [(API_KEY, b"s3")],
-        [(API_KEY, b" s3\t")],
         [(b"host", b"x"), (AUTHORIZATION, b"Bearer s3"), (API_KEY, b"s3")],
     ],
 )
@@ -128,21 +125,30 @@ def test_a_credential_is_read_from_either_header(headers: list[tuple[bytes, byte
     [
         [],
         [(b"host", b"x"), (b"cookie", b"s3"), (b"proxy-authorization", b"Bearer s3")],
-        [(API_KEY, b"")],
-        [(API_KEY, b"  ")],
-        [(AUTHORIZATION, b"Bearer")],
-        [(AUTHORIZATION, b"Bearer  ")],
     ],
 )
 def test_no_credential_is_noticed(headers: list[tuple[bytes, bytes]]) -> None:
-    with pytest.raises(Unauthenticated) as refusal:
-        secrets.presented(headers)
-    assert refusal.value.code == "missing_api_key"
+    assert secrets.presented(headers) is None
 
 
-@pytest.mark.parametrize("value", [b"Basic czM6", b"s3", b"", b"Digest s3", b"Bearers3"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Basic czM6",
+        b"s3",
+        b"",
+        b"Digest s3",
+        b"Bearers3",
+        b"bearer s3",
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer  s3",
+    ],
+)
 def test_another_scheme_is_a_credential_that_nobody_has(value: bytes) -> None:
-    assert secrets.parse(secrets.presented([(AUTHORIZATION, value)])) is None
+    found = secrets.presented([(AUTHORIZATION, value)])
+    assert found is not None
+    assert secrets.parse(found) is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bursar.core.errors import InvariantViolated, Unauthenticated, Unreadable
+from bursar.core.errors import InvariantViolated, Unreadable
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX_LENGTH = 4
@@ -24,6 +24,10 @@ _MIN_RANDOM_BYTES = 32
 _PLACES = tuple(62**place for place in range(_TAIL_LENGTH - 1, -1, -1))
 # The value of each byte that may stand in a tail; other bytes never reach the table.
 _VALUES = tuple(max(_ALPHABET.find(chr(byte)), 0) for byte in range(256))
+
+_AUTHORIZATION = b"authorization"
+_CREDENTIALS = frozenset((_AUTHORIZATION, b"x-api-key"))
+_BEARER = b"Bearer "
 
 
 class KeyKind(StrEnum):
@@ -90,33 +94,23 @@ def digest(secret: str | bytes) -> bytes:
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
 
 
-def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return the credential in a request's headers (lower-case names): the one extractor.
 
-    `Authorization: Bearer <secret>` or `x-api-key: <secret>`. Raises Unauthenticated when there
-    is none, Unreadable when there are several that differ or one header came twice: which of
-    them counts must not be a matter of opinion.
+    `Authorization: Bearer <secret>` or `x-api-key: <secret>`, to the letter; None when there is
+    neither. Another scheme is a credential that nobody has. Raises Unreadable when a header came
+    twice or the two differ: which of them counts must not be a matter of opinion.
     """
-    bearer: list[bytes] = []
-    plain: list[bytes] = []
+    found: bytes | None = None
+    names = b""
     for name, value in headers:
-        if name == b"authorization":
-            bearer.append(value)
-        elif name == b"x-api-key":
-            plain.append(value.strip())
-    if len(bearer) > 1 or len(plain) > 1:
-        raise Unreadable("ambiguous_credentials", "Send one credential, once.")
-    found = plain[0] if plain else b""
-    if bearer:
-        scheme, _, rest = bearer[0].strip().partition(b" ")
-        secret = rest.strip() if scheme.lower() == b"bearer" else b"\x00"
-        if plain and secret != found:
-            raise Unreadable("ambiguous_credentials", "Send one credential, once.")
-        found = secret
-    if not found:
-        raise Unauthenticated(
-            "missing_api_key", "No API key was sent. Send it as 'Authorization: Bearer <key>'."
-        )
+        if name in _CREDENTIALS:
+            if name == _AUTHORIZATION:
+                value = value[len(_BEARER) :] if value.startswith(_BEARER) else b""
+            if name in names or (found is not None and value != found):
+                raise Unreadable("ambiguous_credentials", "Send exactly one API key.")
+            found = value
+            names += name
     return found
 
 

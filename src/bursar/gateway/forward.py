@@ -107,6 +107,8 @@ class Gateway:
 
     async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Credential:
         secret = secrets.presented(headers)
+        if secret is None:
+            raise as_error(deny(Reason.MISSING))
         keyring = self.worker.keyring
         found = keyring.find(secret) or await keyring.load(secret)
         if isinstance(found, Reason):
