@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bursar.cli import output
-from bursar.cli.session import ACTOR, Session
+from bursar.cli.session import ACTOR, MAX_ID, Session
 from bursar.core.money import format_usd, parse_usd
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ HELP: Final = "Open, list, suspend and resume accounts."
 _COLUMNS: Final = ("id", "name", "status", "balance", "time_zone", "created_at")
 _PAGE: Final = 1_000
 
-AccountId = Annotated[int, typer.Argument(metavar="ID", min=1, help="The account's id.")]
+AccountId = Annotated[
+    int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The account's id.")
+]
 
 
 def create(

@@ -52,7 +52,8 @@ def doctor(
 ) -> None:
     """Check this installation.
 
-    Each line says what is right or wrong, and what to do about it. Exit code 1 if a check fails; a warning is no failure.
+    Each line says what is right or wrong, and what to do about it. Exit code 1 if a check fails;
+    a warning is no failure.
 
     \b
     bursar doctor

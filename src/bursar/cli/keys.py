@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bursar.cli import output
-from bursar.cli.session import Session
+from bursar.cli.session import MAX_ID, Session
 from bursar.core.errors import Invalid
 from bursar.core.money import format_usd, parse_usd
 from bursar.core.secrets import KeyKind
@@ -28,9 +28,12 @@ HELP: Final = "Make, list, change and delete API keys."
 _COLUMNS: Final = ("id", "name", "secret", "is_enabled", "credit_limit", "expires_at")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-KeyId = Annotated[int, typer.Argument(metavar="ID", min=1, help="The key's id.")]
+KeyId = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The key's id.")]
 AccountOption = Annotated[
-    int, typer.Option("--account", metavar="ID", min=1, help="The account that it belongs to.")
+    int,
+    typer.Option(
+        "--account", metavar="ID", min=1, max=MAX_ID, help="The account that it belongs to."
+    ),
 ]
 Expiry = Annotated[
     str | None,

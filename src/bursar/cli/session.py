@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bursar.store.database import Database, WriteTx
 
 ACTOR: Final = "command line"
+MAX_ID: Final = 10**18
 _PRIVATE: Final = 0o700
 
 T = TypeVar("T")

@@ -1,0 +1,92 @@
+"""Running `bursar` in this process, and putting back what a command sets for its whole process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from bursar.cli import main
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The document on stdout."""
+        assert self.code in (0, 1), self.stderr
+        return json.loads(self.stdout)
+
+
+Bursar = Callable[..., Done]
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A process of one's own, as far as a command can tell."""
+    monkeypatch.chdir(tmp_path)
+    umask = os.umask(0o022)
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, logging.raiseExceptions)
+    yield
+    os.umask(umask)
+    root.handlers[:], root.level, logging.raiseExceptions = before
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def bursar(capsys: pytest.CaptureFixture[str]) -> Bursar:
+    """Run `bursar` with these arguments."""
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.out + printed.err
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def lasting_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of an installation that no test changes."""
+    folder = tmp_path_factory.mktemp("installation") / "data"
+    subprocess.run(
+        [sys.executable, "-c", "from bursar.cli import main; main()", "init"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "BURSAR_DATA_DIR": str(folder)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return folder
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def installed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, bursar: Bursar
+) -> dict[str, Any]:
+    """What `bursar init --json` printed, on each database in turn."""
+    if request.param == "postgres":
+        monkeypatch.setenv("BURSAR_DATABASE_URL", request.getfixturevalue("postgres_database"))
+    made: dict[str, Any] = bursar("init", "--json").json
+    return made

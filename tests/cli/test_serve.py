@@ -1,0 +1,199 @@
+"""Serving from the command line: a real process, its first start, its second, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx2
+
+from tests.cli.conftest import SOURCE
+
+READY = re.compile(r"Bursar serves on (http://\S+)")
+
+
+class Process:
+    """A running `bursar`, its output as it comes."""
+
+    def __init__(self, popen: subprocess.Popen[str]) -> None:
+        self.popen = popen
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self.is_ready = threading.Event()
+        self.url = ""
+        pipes = ((popen.stdout, self.stdout), (popen.stderr, self.stderr))
+        self._threads = [threading.Thread(target=self._read, args=pipe) for pipe in pipes]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, pipe: IO[str], lines: list[str]) -> None:
+        for line in pipe:
+            lines.append(line)
+            found = READY.search(line)
+            if found:
+                self.url = found[1]
+                self.is_ready.set()
+        pipe.close()
+
+    def end(self) -> int:
+        """Ask it to stop; its exit code."""
+        self.popen.send_signal(signal.SIGTERM)
+        code = self.popen.wait(20)
+        for thread in self._threads:
+            thread.join()
+        return code
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `bursar` as a shell would."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from bursar.cli import main; main()", *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def served(*arguments: str, **environment: str) -> Iterator[Process]:
+    """A server that is ready."""
+    process = Process(start("serve", "--port", "0", *arguments, **environment))
+    try:
+        assert process.is_ready.wait(30), process.stderr
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.end()
+
+
+def call(url: str, key: str) -> httpx2.Response:
+    """One call of the sandbox."""
+    body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hi"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx2.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=10)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    process = start(*arguments)
+    stdout, stderr = process.communicate(timeout=30)
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def test_first_start_prints_secrets_and_calls_that_work_as_they_are() -> None:
+    with served() as server:
+        printed = "".join(server.stdout)
+        key = re.search(r"bsk_[0-9A-Za-z]+", printed)
+        assert key is not None
+        assert call(server.url, key[0]).status_code == 200
+        pasted = re.search(r"^curl .*?'$(?=\n\n)", printed, re.M | re.S)
+        assert pasted is not None
+        shown = subprocess.run(
+            ["sh", "-c", pasted[0].replace("curl", "curl -s", 1)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+        assert json.loads(shown.stdout)["object"] == "chat.completion"
+        assert server.end() == 0
+    with served() as server:
+        assert not re.search(r"b[spo]k_", "".join(server.stdout + server.stderr))
+        assert call(server.url, key[0]).status_code == 200
+    done = run("verify", "--json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["checked"]["usage_events"] == 3
+
+
+def test_secrets_of_a_first_start_are_json_when_asked_for() -> None:
+    with served("--json") as server:
+        server.end()
+        assert set(json.loads("".join(server.stdout))) >= {"operator_key", "inference_key", "url"}
+
+
+def test_commands_work_beside_a_server_and_reach_it() -> None:
+    with served() as server:
+        done = run("keys", "create", "--name", "beside", "--json")
+        made = json.loads(done.stdout)
+        assert call(server.url, made["secret"]).status_code == 200
+        run("keys", "update", str(made["id"]), "--disable")
+        deadline = time.monotonic() + 5
+        while call(server.url, made["secret"]).status_code != 401:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert run("verify").returncode == 0
+
+
+def test_second_server_on_one_file_ends_with_a_sentence() -> None:
+    with served():
+        done = run("serve", "--port", "0")
+        assert done.returncode == 4
+        assert "Another bursar serve owns this SQLite file" in done.stderr
+
+
+def test_taken_port_ends_with_a_sentence() -> None:
+    with served() as server:
+        port = server.url.rpartition(":")[2]
+        done = run("serve", "--port", port, "--data-dir", "other")
+        assert done.returncode == 5
+        assert "Cannot listen on" in done.stderr
+        assert "choose another" in done.stderr
+
+
+def test_open_address_is_warned_of() -> None:
+    with served("--host", "0.0.0.0") as server:
+        assert any("--behind-proxy" in line for line in server.stderr)
+    with served("--host", "0.0.0.0", "--behind-proxy") as server:
+        assert not any("--behind-proxy" in line for line in server.stderr)
+
+
+def test_servers_that_start_at_once_on_postgresql_all_serve(postgres_database: str) -> None:
+    environment = {"BURSAR_DATABASE_URL": postgres_database}
+    with (
+        served("--data-dir", "one", **environment) as one,
+        served("--data-dir", "two", **environment) as two,
+    ):
+        printed = "".join(one.stdout + two.stdout)
+        keys = set(re.findall(r"bsk_[0-9A-Za-z]+", printed))
+        assert len(keys) == 1
+        for server in (one, two):
+            assert call(server.url, *keys).status_code == 200
+
+
+def test_log_is_json_on_a_pipe_and_holds_no_secret() -> None:
+    with served() as server:
+        server.end()
+    lines = [line for line in server.stderr if line.startswith("{")]
+    assert {"worker_registered", "serving"} <= {json.loads(line)["event"] for line in lines}
+    assert not re.search(r"b[spo]k_[0-9A-Za-z]{8}", "".join(server.stderr))
+
+
+def test_output_into_a_closed_pipe_is_no_failure() -> None:
+    run("init")
+    program = f"{sys.executable} -c 'from bursar.cli import main; main()' prices list"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program} | head -c 1"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+def test_files_of_a_server_are_its_owners_alone() -> None:
+    with served():
+        for path in Path("bursar-data").rglob("*"):
+            assert not path.stat().st_mode & 0o077, path
