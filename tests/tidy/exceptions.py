@@ -30,6 +30,9 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "src/bursar/api/wire/envelope.py::Envelope.__call__": (
             "the control plane's edge: a bug is a 500 with an id, logged here and nowhere else"
         ),
+        "src/bursar/cli/__init__.py::_run": (
+            "the terminal's edge: whatever happens is one sentence and an exit code"
+        ),
         "src/bursar/gateway/forward.py::Gateway.serve": (
             "the gateway's edge: a bug is a 500 with an id, logged here and nowhere else"
         ),

@@ -183,6 +183,7 @@ def _connect(name: str, upstream: "UpstreamSettings") -> Check:
 
 async def _check_database(found: "Settings") -> list[Check]:
     from bursar import bootstrap
+    from bursar.store.database import UNAVAILABLE
 
     database = bootstrap.open_database(found)
     try:
@@ -190,7 +191,7 @@ async def _check_database(found: "Settings") -> list[Check]:
             message = f"{database.path} does not exist."
             return [Check(FAIL, "database", message, "Make it with: bursar init")]
         return [check async for check in _examine(database, found)]
-    except Exception as error:
+    except UNAVAILABLE as error:
         failure = failures.describe(error)
         advice = "Is it running, and is database_url right?"
         return [Check(FAIL, "database", failure.message, advice)]
