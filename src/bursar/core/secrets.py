@@ -105,11 +105,10 @@ def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     names = b""
     for name, value in headers:
         if name in _CREDENTIALS:
-            if name == _AUTHORIZATION:
-                value = value[len(_BEARER) :] if value.startswith(_BEARER) else b""
-            if name in names or (found is not None and value != found):
+            secret = _bearer(value) if name == _AUTHORIZATION else value
+            if name in names or (found is not None and secret != found):
                 raise Unreadable("ambiguous_credentials", "Send exactly one API key.")
-            found = value
+            found = secret
             names += name
     return found
 
@@ -119,6 +118,10 @@ def display(secret: str) -> Display:
     if parse(secret) is None:
         raise InvariantViolated("invariant_violated", "A malformed secret is not displayed.")
     return Display(prefix=secret[:_PREFIX_LENGTH], last6=secret[-_TAIL_LENGTH:])
+
+
+def _bearer(value: bytes) -> bytes:
+    return value[len(_BEARER) :] if value.startswith(_BEARER) else b""
 
 
 def _base62(number: int, length: int) -> str:

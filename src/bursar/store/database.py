@@ -73,14 +73,22 @@ class Database:
     """One database: an engine, its write lock (SQLite) and its local listeners.
 
     Guarantees: a write transaction holds SQLite's write lock from its beginning, so that it never
-    fails half-way for want of it; changes are numbered in the order of their commits.
+    fails half-way for want of it; changes are numbered in the order of their commits. A statement
+    that PostgreSQL does not answer within `command_timeout_s` fails; None waits for ever.
     """
 
-    def __init__(self, url: str, *, clock_ms: Callable[[], int], pool_size: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock_ms: Callable[[], int],
+        pool_size: int = 8,
+        command_timeout_s: float | None = 30.0,
+    ) -> None:
         self.url: URL = make_url(url)
         self.dialect = self.url.get_backend_name()
         self.clock_ms = clock_ms
-        self.engine: AsyncEngine = _engine(self.url, self.dialect, pool_size)
+        self.engine: AsyncEngine = _engine(self.url, self.dialect, pool_size, command_timeout_s)
         self._write_lock = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._barriers: list[Callable[[], Awaitable[None]]] = []
@@ -151,7 +159,7 @@ class Database:
         await self.engine.dispose()
 
 
-def _engine(url: URL, dialect: str, pool_size: int) -> AsyncEngine:
+def _engine(url: URL, dialect: str, pool_size: int, command_timeout_s: float | None) -> AsyncEngine:
     if dialect == SQLITE:
         engine = create_async_engine(url, pool_size=pool_size, max_overflow=0)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -163,7 +171,7 @@ def _engine(url: URL, dialect: str, pool_size: int) -> AsyncEngine:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=5,
-            connect_args={"timeout": 5, "command_timeout": 30},
+            connect_args={"timeout": 5, "command_timeout": command_timeout_s},
         )
     raise ValueError(f"a database is sqlite+aiosqlite or postgresql+asyncpg, not {dialect!r}")
 

@@ -59,6 +59,7 @@ class Slot:
     """One allowance as this worker sees it: its limit, its lease and how fast it is spent."""
 
     __slots__ = (
+        "columns",
         "exhausted_until_ms",
         "index",
         "is_refilling",
@@ -77,6 +78,7 @@ class Slot:
 
     def __init__(self, allowance: Allowance, *, zone: str, now_ms: int) -> None:
         self.ref = allowance.ref
+        self.columns = (self.ref.scope, self.ref.resource, self.ref.window, self.ref.model)
         self.limit = allowance.limit
         self.zone = zone
         self.index = _INDEX[allowance.ref.resource]
@@ -191,10 +193,8 @@ class Hold:
             if slot.known_left is not None:
                 slot.known_left -= true
         if true:
-            ref, start_ms = slot.ref, (lease or slot.lease).start_ms
-            moves.append(
-                Move(ref.scope, ref.resource, ref.window, ref.model, start_ms, from_lease, true)
-            )
+            start_ms = (lease or slot.lease).start_ms
+            moves.append(Move(*slot.columns, start_ms, from_lease, true))
 
     def _spare(self) -> list[int]:
         return [

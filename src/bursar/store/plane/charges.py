@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 
-class Move(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class Move(NamedTuple):
     """What one charge does to one allowance.
 
     `from_lease` leaves the worker's lease, `used` is added to what the window has used. They differ
@@ -74,18 +74,17 @@ class MoveKey(NamedTuple):
 
 def sum_moves(charges: Iterable[Charge]) -> dict[MoveKey, tuple[int, int]]:
     """The charges' moves, summed by allowance and window, in the order of locking."""
-    sums: dict[MoveKey, tuple[int, int]] = {}
+    # The first six columns of a move, behind its account, are its key; plain tuples and lists
+    # here, because this runs for every charge.
+    sums: dict[tuple[int | str, ...], list[int]] = {}
     for charge in charges:
         account_id = charge.account_id
         for move in charge.moves:
-            key = MoveKey(
-                account_id,
-                move.scope,
-                move.resource,
-                move.window,
-                move.model,
-                move.window_start_ms,
-            )
-            leased, used = sums.get(key, (0, 0))
-            sums[key] = (leased + move.from_lease, used + move.used)
-    return dict(sorted(sums.items()))
+            key = (account_id, *move[:5])
+            found = sums.get(key)
+            if found is None:
+                sums[key] = [move[5], move[6]]
+            else:
+                found[0] += move[5]
+                found[1] += move[6]
+    return {MoveKey._make(key): (leased, used) for key, (leased, used) in sorted(sums.items())}

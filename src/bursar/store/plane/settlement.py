@@ -7,8 +7,11 @@ far as the allowances go and books the rest as overrun. Both move the worker's s
 the same transaction. Must not know why a batch is settled, or when.
 """
 
+import operator
 from collections.abc import Sequence
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import insert
 
 from bursar.core.allowances import Allowance, AllowanceRef
@@ -20,6 +23,10 @@ from bursar.store.plane.charges import Charge, Move, MoveKey, sum_moves
 from bursar.store.tables import transfers
 
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+# Columns of a usage row that its roll-up is kept by, and those that are added up.
+_ROLLUP_KEY: Final = operator.itemgetter(0, 3, 5, 4, 8, 7, 10)
+_ROLLUP_SUMS: Final = tuple(map(operator.itemgetter, (13, 14, 15, 16, 19, 20)))
+_encode = msgspec.json.Encoder().encode
 COST = "cost"
 
 
@@ -128,25 +135,34 @@ def _affordable(
 
 async def _insert_usage(tx: WriteTx, rows: list[tuple[object, ...]]) -> None:
     if tx.dialect == POSTGRESQL:
-        columns = tuple(list(column) for column in zip(*rows, strict=True))
-        added = int((await tx.driver(statements.SETTLE_USAGE, columns)).scalar_one())
+        document = _encode(rows).decode()
+        added = int((await tx.driver(statements.SETTLE_USAGE, (document,))).scalar_one())
     else:
         added = (await tx.driver(statements.INSERT_USAGE, rows)).rowcount
-        await tx.driver(statements.ADD_HOURLY, _rollup(rows, _HOUR_MS))
-        await tx.driver(statements.ADD_DAILY, _rollup(rows, _DAY_MS))
+        hourly = _by_hour(rows)
+        await tx.driver(statements.ADD_HOURLY, hourly)
+        await tx.driver(statements.ADD_DAILY, _by_day(hourly))
     if added != len(rows):
         raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
 
 
-def _rollup(rows: list[tuple[object, ...]], span_ms: int) -> list[tuple[object, ...]]:
-    sums: dict[tuple[object, ...], list[int]] = {}
+def _by_hour(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for row in rows:
-        at_ms: int = row[1]  # type: ignore[assignment]
-        key = (row[0], at_ms - at_ms % span_ms, row[3], row[5] or 0, row[4] or 0, row[8], row[7])
-        total = sums.setdefault((*key, row[10]), [0, 0, 0, 0, 0, 0, 0])
-        added = (1, row[13], row[14], row[15], row[16], row[19], row[20])
-        for n, amount in enumerate(added):
-            total[n] += amount  # type: ignore[operator]
+        at_ms = row[1]
+        groups.setdefault((at_ms - at_ms % _HOUR_MS, *_ROLLUP_KEY(row)), []).append(row)
+    totals = []
+    for (start_ms, account_id, key_id, project_id, user_id, *rest), members in groups.items():
+        key = (account_id, start_ms, key_id, project_id or 0, user_id or 0, *rest)
+        totals.append((*key, len(members), *(sum(map(column, members)) for column in _ROLLUP_SUMS)))
+    return totals
+
+
+def _by_day(hours: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for account_id, hour_ms, *rest in hours:
+        key = (account_id, hour_ms - hour_ms % _DAY_MS, *rest[:6])
+        sums[key] = tuple(map(operator.add, sums.get(key, (0,) * 7), rest[6:]))
     return [(*key, *total) for key, total in sums.items()]
 
 
