@@ -56,8 +56,11 @@ class Server:
 
 
 def open_database(settings: Settings) -> Database:
-    """The installation's database; nothing is connected until it is used."""
-    return Database(settings.resolved_database_url, clock_ms=wall_clock_ms)
+    """The installation's database, for a command; nothing is connected until it is used.
+
+    Commands wait for the database as long as it takes: a proof or a migration of many rows does.
+    """
+    return Database(settings.resolved_database_url, clock_ms=wall_clock_ms, command_timeout_s=None)
 
 
 @contextmanager

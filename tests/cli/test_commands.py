@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -156,6 +157,30 @@ def test_provider_is_imported(installed: dict[str, Any], bursar: Bursar) -> None
     assert "zero" in words.stderr
     assert bursar("prices", "import", "nobody").code == 3
     assert bursar("prices", "import").code == 2
+
+
+def test_verify_prints_each_difference_and_fails(bursar: Bursar) -> None:
+    bursar("init")
+    connection = sqlite3.connect("bursar-data/bursar.db")
+    connection.execute("UPDATE allowances SET used = 7 WHERE scope = 'wallet'")
+    connection.commit()
+    connection.close()
+    words = bursar("verify")
+    assert words.code == 1
+    assert words.stdout == "account 1: wallet/cost/lifetime used is 7, expected 0 (used)\n"
+    done = bursar("verify", "--json")
+    assert done.code == 1
+    assert done.json["is_right"] is False
+    assert done.json["difference_count"] == 1
+    assert done.json["differences"] == [
+        {
+            "check": "used",
+            "account_id": 1,
+            "subject": "wallet/cost/lifetime used",
+            "expected": 0,
+            "found": 7,
+        }
+    ]
 
 
 def test_verify_proves_right_books(installed: dict[str, Any], bursar: Bursar) -> None:

@@ -118,7 +118,8 @@ def test_first_start_prints_secrets_and_calls_that_work_as_they_are() -> None:
 
 def test_secrets_of_a_first_start_are_json_when_asked_for() -> None:
     with served("--json") as server:
-        server.end()
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        assert server.end() == 0
         assert set(json.loads("".join(server.stdout))) >= {"operator_key", "inference_key", "url"}
 
 
@@ -173,9 +174,12 @@ def test_servers_that_start_at_once_on_postgresql_all_serve(postgres_database: s
 
 def test_log_is_json_on_a_pipe_and_holds_no_secret() -> None:
     with served() as server:
-        server.end()
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        assert server.end() == 0
     lines = [line for line in server.stderr if line.startswith("{")]
-    assert {"worker_registered", "serving"} <= {json.loads(line)["event"] for line in lines}
+    assert {"worker_registered", "serving", "stopping"} <= {
+        json.loads(line)["event"] for line in lines
+    }
     assert not re.search(r"b[spo]k_[0-9A-Za-z]{8}", "".join(server.stderr))
 
 

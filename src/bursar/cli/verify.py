@@ -44,7 +44,14 @@ def verify(session: Session) -> None:
 
     checked, differences, found = session.run(work)
     if is_json:
-        session.out.show({"is_right": found == 0, "checked": checked, "differences": differences})
+        session.out.show(
+            {
+                "is_right": found == 0,
+                "checked": checked,
+                "difference_count": found,
+                "differences": differences,
+            }
+        )
     else:
         rows = ", ".join(f"{count} {name}" for name, count in checked.items())
         output.say(f"Compared {rows}.")
