@@ -4,6 +4,7 @@ Owns the switch by path and the model list. Paths match byte for byte and undeco
 spelling of a path reaches a handler without its checks.
 """
 
+from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
@@ -29,23 +30,20 @@ class Application:
         self._gateway = gateway
         self._control = control
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._control(scope, receive, send)
-            return
+            return self._control(scope, receive, send)
         path: bytes = scope["raw_path"]
         endpoint = _POST.get(path)
         if endpoint is not None:
             caller = Caller(scope, receive, send)
             if scope["method"] == "POST":
-                await self._gateway.serve(endpoint, caller)
-            else:
-                await self._not_allowed(caller, b"POST")
-        elif path == _MODELS or path.startswith(_MODELS + b"/"):
-            await self._models(Caller(scope, receive, send), path)
-        else:
-            await self._control(scope, receive, send)
+                return self._gateway.serve(endpoint, caller)
+            return self._not_allowed(caller, b"POST")
+        if path == _MODELS or path.startswith(_MODELS + b"/"):
+            return self._models(Caller(scope, receive, send), path)
+        return self._control(scope, receive, send)
 
     async def _models(self, caller: Caller, path: bytes) -> None:
         """The models that are priced and served; no key is needed to read prices."""

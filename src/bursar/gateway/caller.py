@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.core.errors import Invalid, Unreadable
 from bursar.gateway.asgi import Receive, Scope, Send
-from bursar.gateway.server import answer_at_once, may_answer_at_once
+from bursar.gateway.server import answer_at_once, may_answer_at_once, take_body
 
 _NOT_READING_S: Final = 60.0
 _PLAIN_JSON: Final = (b"content-type", b"application/json")
@@ -69,16 +69,28 @@ class Caller:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def answer_whole(self, head: bytes, body: bytes) -> None:
-        """Send a good JSON answer whose own header lines are ready made, in one write.
+    def body_at_hand(self, *, most: int) -> bytes | None:
+        """The body if all of it is here already, as it mostly is. Raises TooLarge."""
+        cycle = self._cycle
+        if type(cycle) is not RequestResponseCycle:
+            return None
+        body = take_body(cycle)
+        return None if body is None else self._checked(body, most)
+
+    def answer_at_once(self, head: bytes, body: bytes) -> bool:
+        """Send a good answer whose own header lines are ready made, in one write; False: cannot.
 
         The ordinary way, by `start` and `write`, costs as much as the rest of a request together.
         """
-        self.status = 200
         cycle = self._cycle
-        if type(cycle) is RequestResponseCycle and may_answer_at_once(cycle):
-            answer_at_once(cycle, head, body)
-            return
+        if type(cycle) is not RequestResponseCycle or not may_answer_at_once(cycle):
+            return False
+        self.status = 200
+        answer_at_once(cycle, head, body)
+        return True
+
+    async def answer_ready(self, head: bytes, body: bytes) -> None:
+        """Send such an answer through the ordinary way."""
         lines = [line.partition(b": ") for line in head.split(b"\r\n") if line]
         await self.start(200, [(name, value) for name, _, value in lines])
         await self.write(body, more=False)

@@ -84,19 +84,23 @@ class Gateway:
             raise as_error(closed)
         headers = caller.scope["headers"]
         require_json(headers)
-        body = await caller.body(most=self._limits.max_body_bytes)
+        most = self._limits.max_body_bytes
+        body = caller.body_at_hand(most=most)
+        if body is None:
+            body = await caller.body(most=most)
         found = fields.read_fields(body)
-        credential = await self._authenticate(headers)
+        secret = _secret(headers)
+        credential = self.worker.keyring.find(secret) or await self._load(secret)
+        self._require_usable(credential)
         call = calls.read_call(endpoint, found, body)
         plan = self._plan(call, credential)
-        hold = await self.worker.hold(credential, plan.needs)
-        if isinstance(hold, Deny):
-            raise as_error(hold)
+        hold = self.worker.hold_at_once(credential, plan.needs)
+        if hold is None:
+            hold = await self._wait_for_hold(credential, plan.needs)
         self._metrics.holds_open += 1
         exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id)
         try:
-            response, route = await self._send(plan, hold)
-            exchange.route = route
+            response = await self._send(exchange)
             if call.is_stream:
                 await relay.stream(exchange, response, self._limits.disconnect_drain_s)
             else:
@@ -105,18 +109,22 @@ class Gateway:
             exchange.end()
             self._metrics.holds_open -= 1
 
-    async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Credential:
-        secret = secrets.presented(headers)
-        if secret is None:
-            raise as_error(deny(Reason.MISSING))
-        keyring = self.worker.keyring
-        found = keyring.find(secret) or await keyring.load(secret)
+    async def _load(self, secret: bytes) -> Credential:
+        found = await self.worker.keyring.load(secret)
         if isinstance(found, Reason):
             raise as_error(deny(found))
-        reason = found.refused(self.worker.clock_ms())
+        return found
+
+    def _require_usable(self, credential: Credential) -> None:
+        reason = credential.refused(self.worker.clock_ms())
         if reason is not None:
             raise as_error(deny(reason))
-        return found
+
+    async def _wait_for_hold(self, credential: Credential, needs: Amounts) -> Hold:
+        answer = await self.worker.hold(credential, needs)
+        if isinstance(answer, Deny):
+            raise as_error(answer)
+        return answer
 
     def _plan(self, call: Call, credential: Credential) -> Plan:
         """Route and price the call, and bound what it can cost."""
@@ -140,39 +148,39 @@ class Gateway:
         book, now_ms = self.worker.pricebook, self.worker.clock_ms()
         return book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
 
-    async def _send(self, plan: Plan, hold: Hold) -> tuple[UpstreamResponse, Route]:
-        """The first answer of an upstream that is worth relaying.
+    async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
+        """The first answer of an upstream that is worth relaying; notes whose it is.
 
         Fails over to the next upstream on connection errors, time-outs and overload, always before
         the caller has seen a byte.
         """
-        last = plan.routes[-1]
+        plan = exchange.plan
+        path, last = plan.call.endpoint.path, plan.routes[-1]
         for route in plan.routes:
+            exchange.route = route
+            upstream = route.upstream
+            body = calls.upstream_body(plan.call, route=route, max_output=plan.max_output)
             try:
-                response = await self._try(plan, route)
+                response = await upstream.client.send(b"POST", path, upstream.headers, body)
             except UpstreamError as error:
                 if route is last:
                     raise
                 self._metrics.upstream_failed(error.kind)
                 continue
             if response.status == 200:
-                return response, route
+                return response
             self._metrics.upstream_failed(str(response.status))
             if route is last or response.status not in _WORTH_ANOTHER:
                 raise await _refused(response)
             response.abort()
         raise answers.invalid()
 
-    async def _try(self, plan: Plan, route: Route) -> UpstreamResponse:
-        body = calls.upstream_body(
-            plan.call,
-            model=route.model,
-            max_output=plan.max_output,
-            limit_field=route.limit_field,
-        )
-        upstream = route.upstream
-        path = plan.call.endpoint.path
-        return await upstream.client.send(b"POST", path, upstream.headers, body)
+
+def _secret(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    secret = secrets.presented(headers)
+    if secret is None:
+        raise as_error(deny(Reason.MISSING))
+    return secret
 
 
 def _output_limit(call: Call, price: Price, prompt: int, credential: Credential) -> int | None:

@@ -138,7 +138,9 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
         f"x-request-id: {exchange.request_id}\r\n"
         f"x-bursar-cost: {format_usd(sold.cost_nanos)}\r\n"
     )
-    await exchange.caller.answer_whole(head.encode("ascii"), body)
+    lines = head.encode("ascii")
+    if not exchange.caller.answer_at_once(lines, body):
+        await exchange.caller.answer_ready(lines, body)
 
 
 async def stream(exchange: Exchange, response: UpstreamResponse, drain_s: float) -> None:

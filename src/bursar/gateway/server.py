@@ -18,6 +18,8 @@ MOST_HEADERS: Final = 200
 MOST_URL_BYTES: Final = 8_192
 HEAD_TIMEOUT_S: Final = 20.0
 
+# Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
+_SMALL_BODY: Final = 65_000
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _REASONS: Final = {
     400: b"Bad Request",
@@ -26,6 +28,15 @@ _REASONS: Final = {
     417: b"Expectation Failed",
     431: b"Request Header Fields Too Large",
 }
+
+
+def take_body(cycle: RequestResponseCycle) -> bytes | None:
+    """The request's body if it is small and whole already, past the ASGI messages; else None."""
+    if cycle.more_body or cycle.waiting_for_100_continue or len(cycle.body) > _SMALL_BODY:
+        return None
+    body = bytes(cycle.body)
+    cycle.body = bytearray()
+    return body
 
 
 def may_answer_at_once(cycle: RequestResponseCycle) -> bool:
@@ -214,6 +225,7 @@ def uvicorn_options(app: App) -> dict[str, Any]:
     """The settings under which uvicorn serves `app`."""
     return {
         "app": app,
+        "interface": "asgi3",
         "http": Protocol,
         "loop": "none",
         "ws": "none",

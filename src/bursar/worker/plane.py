@@ -138,6 +138,15 @@ class Worker:
             "bursar_ledger_silent_seconds": self.feed.silent_s,
         }
 
+    def hold_at_once(self, credential: Credential, needs: Amounts) -> Hold | None:
+        """Hold what a request needs if memory has it, as it mostly does; None: ask `hold`."""
+        answer = admission.admit(credential.slots, needs, self.clock_ms())
+        if type(answer) is not Hold:
+            return None
+        if answer.is_low:
+            self.leasing.refill(admission.dry(credential.slots))
+        return answer
+
     async def hold(self, credential: Credential, needs: Amounts) -> Hold | Deny:
         """Hold what a request needs, asking the store for more only when memory is too short.
 

@@ -12,6 +12,7 @@ import msgspec
 
 from bursar.core.errors import Forbidden
 from bursar.core.prices import Price
+from bursar.gateway.routing import Route
 from bursar.gateway.wire import fields as fields_
 from bursar.gateway.wire.fields import UNREADABLE, Fields
 
@@ -179,7 +180,7 @@ def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
     )
 
 
-def upstream_body(call: Call, *, model: str, max_output: int | None, limit_field: str) -> bytes:
+def upstream_body(call: Call, *, route: Route, max_output: int | None) -> bytes:
     """The body to send: the caller's fields, with price, size and destination settled by us.
 
     `max_output` None sends no limit (embeddings).
@@ -187,9 +188,9 @@ def upstream_body(call: Call, *, model: str, max_output: int | None, limit_field
     fields: dict[str, object] = {
         name: value for name, value in call.fields.items() if name not in DROPPED
     }
-    fields["model"] = model
+    fields["model"] = route.model
     if max_output is not None:
-        fields[call.limit_field or limit_field] = max_output
+        fields[call.limit_field or route.limit_field] = max_output
     if call.is_stream:
         options = _decode_any(fields["stream_options"]) if "stream_options" in fields else None  # type: ignore[call-overload]
         fields["stream_options"] = {**(options or {}), "include_usage": True}
