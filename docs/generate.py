@@ -1,0 +1,361 @@
+"""Writes the parts of the reference that follow from the code.
+
+Owns the blocks between `<!-- generated: name -->` and `<!-- end -->` in the pages under `docs`.
+Must not hold a fact of its own: names, defaults, sentences and shapes come from the program. What
+stands around the blocks is written by hand and stays.
+
+    python docs/generate.py            rewrites the blocks
+    python docs/generate.py --check    says which pages are out of date, and fails if any is
+
+`tests/tidy/test_docs.py` does the latter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
+from typing_extensions import is_typeddict
+
+from bursar import telemetry
+from bursar.api import routes
+from bursar.api.routes import Route
+from bursar.api.wire import fields as wire
+from bursar.cli import application
+from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
+from bursar.gateway.wire.calls import DROPPED
+
+DOCS = Path(__file__).parent
+COMMAND = "python docs/generate.py"
+_BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_WIDTH = 100
+_CALLERS = {
+    "InferencePrincipal": "inference",
+    "ProvisioningPrincipal": "provisioning",
+    "OperatorPrincipal": "operator",
+}
+# Types of the wire that mean more than the type they are made of.
+_WIRE_TYPES: dict[object, str] = {
+    wire.Usd: "USD, text",
+    wire.UsdTextIn: "USD, text",
+    wire.UsdNumber: "USD, number or null",
+    wire.UsdNumberIn: "USD, number",
+    wire.Moment: "moment",
+    wire.MomentIn: "moment",
+}
+_PLAIN_TYPES: dict[object, str] = {
+    str: "text",
+    int: "whole number",
+    bool: "true or false",
+    NoneType: "null",
+    float: "number",
+    Any: "anything",
+}
+
+
+# ── Settings ────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings() -> Iterator[str]:
+    """Every setting of the server."""
+    yield "| setting | environment | default | what it is |"
+    yield "|---|---|---|---|"
+    for name, field in Settings.model_fields.items():
+        variable = f"`{ENV_PREFIX}{name.upper()}`" if name != "upstreams" else ""
+        yield f"| `{name}` | {variable} | {_default(field)} | {_sentence(field)} |"
+
+
+def upstreams() -> Iterator[str]:
+    """Every setting of one upstream."""
+    yield "| setting | default | what it is |"
+    yield "|---|---|---|"
+    for name, field in UpstreamSettings.model_fields.items():
+        yield f"| `{name}` | {_default(field)} | {_sentence(field)} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ((), {}) or isinstance(value, SecretStr):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`"
+
+
+def _sentence(field: FieldInfo) -> str:
+    text = (field.description or "").replace("|", "\\|")
+    least, most = _bounds(field.metadata)
+    if least is not None and most is not None:
+        return f"{text} {least} to {most}."
+    return f"{text} {least} or more." if least is not None else text
+
+
+def _bounds(constraints: Iterable[object]) -> tuple[str | None, str | None]:
+    found: dict[str, str] = {}
+    for each in constraints:
+        for name in ("ge", "gt", "le"):
+            bound = getattr(each, name, None)
+            if bound is not None:
+                plain = int(bound) if bound == int(bound) else bound
+                found[name] = f"Above {plain}" if name == "gt" else f"{plain:,}"
+    return found.get("ge", found.get("gt")), found.get("le")
+
+
+# ── Metrics ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def counters() -> Iterator[str]:
+    """Every counter."""
+    yield "| counter | labels | what it counts |"
+    yield "|---|---|---|"
+    for name, text, labels in telemetry.COUNTERS:
+        shown = ", ".join(f"`{label}`" for label in labels)
+        yield f"| `{name}_total` | {shown} | {text} |"
+
+
+def gauges() -> Iterator[str]:
+    """Every gauge."""
+    yield "| gauge | what it shows |"
+    yield "|---|---|"
+    for name, text in telemetry.GAUGES:
+        yield f"| `{name}` | {text} |"
+
+
+# ── The control API ─────────────────────────────────────────────────────────────────────────────
+
+
+def route_table() -> Iterator[str]:
+    """Every route of the registry."""
+    yield "| route | key | what it does | sends | answers |"
+    yield "|---|---|---|---|---|"
+    for route in routes.ROUTES:
+        caller = "none" if route.principal is None else _CALLERS[route.principal.__name__]
+        yield (
+            f"| `{route.method} {route.path}` | {caller} | {_first_line(route.endpoint)} "
+            f"| {_sends(route)} | {_answers(route)} |"
+        )
+
+
+def shapes() -> Iterator[str]:
+    """Every body that is sent or answered, field by field."""
+    for shape in _all_shapes():
+        yield f"### {_name(shape)}"
+        yield ""
+        yield " ".join((shape.__doc__ or "").split())
+        yield ""
+        yield "| field | type |"
+        yield "|---|---|"
+        for name, kind in _fields(shape):
+            yield f"| `{name}` | {kind} |"
+        yield ""
+
+
+def parameters() -> Iterator[str]:
+    """Every query parameter, as the document describes it."""
+    yield "| parameter | what it may be | default | of |"
+    yield "|---|---|---|---|"
+    for name, schema in routes.PARAMETERS.items():
+        users = ", ".join(f"`{r.path}`" for r in routes.ROUTES if name in r.query)
+        default = str(schema.get("default", "")).lower()
+        yield f"| `{name}` | {_parameter_type(schema)} | {default} | {users} |"
+
+
+def dropped() -> Iterator[str]:
+    """Every field of a call that never reaches an upstream."""
+    yield ", ".join(f"`{name}`" for name in sorted(DROPPED)) + "."
+
+
+def _sends(route: Route) -> str:
+    sent = [_link(route.body)] if route.body else []
+    sent += [f"`?{name}`" for name in route.query]
+    return ", ".join(sent)
+
+
+def _answers(route: Route) -> str:
+    what = [_link(route.answer)] if route.answer else []
+    what += [f"`{route.text}`"] if route.text else []
+    return " ".join([str(route.status), " or ".join(what)]).strip()
+
+
+def _all_shapes() -> list[type]:
+    """The types of all routes, each before those that it is made of."""
+    found: dict[type, None] = {}
+    wanted = [each for route in routes.ROUTES for each in (route.body, route.answer) if each]
+    while wanted:
+        shape = wanted.pop(0)
+        if shape not in found:
+            found[shape] = None
+            kinds = () if issubclass(shape, BaseModel) else shape.__annotations__.values()
+            wanted[:0] = [inner for kind in kinds for inner in _shapes_in(kind)]
+    return list(found)
+
+
+def _shapes_in(kind: Any) -> Iterator[type]:
+    if is_typeddict(kind):
+        yield kind
+    for inner in get_args(kind):
+        yield from _shapes_in(inner)
+
+
+def _fields(shape: type) -> Iterator[tuple[str, str]]:
+    if not issubclass(shape, BaseModel):
+        for name, kind in shape.__annotations__.items():
+            yield name, _type(kind)
+        return
+    for name, field in shape.model_fields.items():
+        default = "" if field.is_required() else _body_default(field)
+        yield name, _type(_with_metadata(shape, name)) + default
+
+
+def _with_metadata(shape: type[BaseModel], name: str) -> Any:
+    """The annotation as it was written; pydantic takes what makes a type special out of it."""
+    for part in shape.__mro__:
+        annotations = inspect.get_annotations(part)
+        if name in annotations:
+            return annotations[name]
+    raise LookupError(name)
+
+
+def _body_default(field: FieldInfo) -> str:
+    if field.default is None:
+        return "; may be absent"
+    return f"; `{field.default!s}` if absent" if field.default != "" else "; may be absent"
+
+
+def _type(kind: Any) -> str:
+    if kind in _WIRE_TYPES:
+        return _WIRE_TYPES[kind]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "object"
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_type(each) for each in inner))
+    if origin is Annotated:
+        return _type(inner[0])
+    return _PLAIN_TYPES.get(kind) or _link(kind)
+
+
+def _parameter_type(schema: Mapping[str, object]) -> str:
+    if schema.get("format") == "date-time":
+        return "a moment"
+    if schema["type"] == "boolean":
+        return "`true` or `false`"
+    if schema["type"] == "string":
+        most = schema.get("maxLength")
+        return f"text of at most {most} characters" if most else "text"
+    if "maximum" in schema:
+        return f"a whole number from {schema['minimum']} to {schema['maximum']:,}"
+    return "an id"
+
+
+def _name(shape: type) -> str:
+    words = re.findall(r"[A-Z][a-z]+", shape.__name__.removesuffix("Shape"))
+    return " ".join([words[0], *(word.lower() for word in words[1:])])
+
+
+def _link(shape: type) -> str:
+    name = _name(shape)
+    return f"[{name}](#{name.lower().replace(' ', '-')})"
+
+
+def _first_line(endpoint: Callable[..., object]) -> str:
+    return (endpoint.__doc__ or "").split("\n")[0]
+
+
+# ── The command line ────────────────────────────────────────────────────────────────────────────
+
+
+def commands() -> Iterator[str]:
+    """Every command with its help, as the program prints it."""
+    app = application.make()
+    for path in _paths(app):
+        title = " ".join(("bursar", *path))
+        yield f"{'###' if len(path) > 1 else '##'} `{title}`"
+        yield ""
+        yield "```text"
+        yield _help(app, path)
+        yield "```"
+        yield ""
+
+
+def _paths(app: typer.Typer) -> Iterator[tuple[str, ...]]:
+    yield ()
+    for command in app.registered_commands:
+        yield (str(command.name),)
+    for group in app.registered_groups:
+        yield (str(group.name),)
+        for inner in group.typer_instance.registered_commands if group.typer_instance else ():
+            yield (str(group.name), str(inner.name))
+
+
+def _help(app: typer.Typer, path: tuple[str, ...]) -> str:
+    environment = {"COLUMNS": str(_WIDTH), "TERMINAL_WIDTH": str(_WIDTH), "NO_COLOR": "1"}
+    printed = CliRunner().invoke(app, [*path, "--help"], prog_name="bursar", env=environment)
+    return "\n".join(line.rstrip() for line in printed.output.strip().splitlines())
+
+
+# ── Pages ───────────────────────────────────────────────────────────────────────────────────────
+
+BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "settings": settings,
+    "upstreams": upstreams,
+    "counters": counters,
+    "gauges": gauges,
+    "routes": route_table,
+    "parameters": parameters,
+    "shapes": shapes,
+    "dropped": dropped,
+    "commands": commands,
+}
+
+
+def page_names() -> list[Path]:
+    """The pages that have generated blocks."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if _BLOCK.search(page.read_text("utf-8"))]
+
+
+def render(page: str) -> str:
+    """A page's text with every block made anew."""
+
+    def fill(block: re.Match[str]) -> str:
+        lines = "\n".join(BLOCKS[block[2]]()).rstrip()
+        return f"{block[1]}\n{lines}\n\n{block[3]}"
+
+    return _BLOCK.sub(fill, page)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the pages, or with `--check` only compare them; returns the exit code."""
+    stale = []
+    for page in page_names():
+        before = page.read_text("utf-8")
+        after = render(before)
+        if after == before:
+            continue
+        stale.append(page)
+        if "--check" not in arguments:
+            page.write_text(after, "utf-8")
+    for page in stale:
+        sys.stdout.write(f"{page.relative_to(DOCS.parent)}\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
