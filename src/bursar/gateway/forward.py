@@ -4,7 +4,7 @@ Owns the order of refusals and the guarantee at a request's end: its hold is set
 whatever happens. Must not know how an answer is relayed or charged (`relay`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
 from bursar.gateway.caller import Caller, CallerGone, require_json
 from bursar.gateway.meter.charging import Plan
-from bursar.gateway.routing import Route, Router
+from bursar.gateway.routing import Router
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
 from bursar.gateway.wire import answers, calls, fields
 from bursar.gateway.wire.calls import CHAT, Call, Endpoint
@@ -89,12 +89,16 @@ class Gateway:
         if body is None:
             body = await caller.body(most=most)
         found = fields.read_fields(body)
-        secret = _secret(headers)
-        credential = self.worker.keyring.find(secret) or await self._load(secret)
-        self._require_usable(credential)
+        worker, now_ms = self.worker, self.worker.clock_ms()
+        secret = secrets.presented(headers)
+        if secret is None:
+            raise as_error(deny(Reason.MISSING))
+        credential = worker.keyring.find(secret) or await self._load(secret)
+        if now_ms >= credential.usable_until_ms:
+            raise as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
         call = calls.read_call(endpoint, found, body)
-        plan = self._plan(call, credential)
-        hold = self.worker.hold_at_once(credential, plan.needs)
+        plan = self._plan(call, credential, now_ms)
+        hold = worker.hold_at_once(credential, plan.needs, now_ms)
         if hold is None:
             hold = await self._wait_for_hold(credential, plan.needs)
         self._metrics.holds_open += 1
@@ -115,23 +119,19 @@ class Gateway:
             raise as_error(deny(found))
         return found
 
-    def _require_usable(self, credential: Credential) -> None:
-        reason = credential.refused(self.worker.clock_ms())
-        if reason is not None:
-            raise as_error(deny(reason))
-
     async def _wait_for_hold(self, credential: Credential, needs: Amounts) -> Hold:
         answer = await self.worker.hold(credential, needs)
         if isinstance(answer, Deny):
             raise as_error(answer)
         return answer
 
-    def _plan(self, call: Call, credential: Credential) -> Plan:
+    def _plan(self, call: Call, credential: Credential, now_ms: int) -> Plan:
         """Route and price the call, and bound what it can cost."""
         routes = self.router.routes(call.model)
         if not routes:
             raise NotFound("model_not_found", "The model does not exist.", param="model")
-        price = self._find_price(call.model, routes)
+        book = self.worker.pricebook
+        price = book.find(call.model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
         if price is None:
             raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
         calls.require_rates(call, price)
@@ -143,10 +143,6 @@ class Gateway:
         most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
         needs = Amounts(most, 1, call.body_bytes // 4 + output, 1)
         return Plan(call, price, routes, each, prompt, needs)
-
-    def _find_price(self, model: str, routes: Sequence[Route]) -> Price | None:
-        book, now_ms = self.worker.pricebook, self.worker.clock_ms()
-        return book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
 
     async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
         """The first answer of an upstream that is worth relaying; notes whose it is.
@@ -174,13 +170,6 @@ class Gateway:
                 raise await _refused(response)
             response.abort()
         raise answers.invalid()
-
-
-def _secret(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    secret = secrets.presented(headers)
-    if secret is None:
-        raise as_error(deny(Reason.MISSING))
-    return secret
 
 
 def _output_limit(call: Call, price: Price, prompt: int, credential: Credential) -> int | None:

@@ -14,7 +14,7 @@ from typing import Final
 from bursar.core.money import format_usd
 from bursar.gateway.caller import Caller
 from bursar.gateway.meter import charging
-from bursar.gateway.meter.charging import Plan, Sale, Timing
+from bursar.gateway.meter.charging import Plan, Sale
 from bursar.gateway.meter.sse import StreamMeter
 from bursar.gateway.meter.usage import NoUsage, estimate_body, usage_of_body, why_no_usage
 from bursar.gateway.routing import Route
@@ -84,7 +84,6 @@ class Exchange:
         """End the hold with what was sold and hand the charge to settlement. Plain, never fails."""
         now = time.monotonic()
         first = now if self._first_byte is None else self._first_byte
-        timing = Timing(int((now - self._began) * 1000), int((first - self._began) * 1000))
         record, parts = charging.charge(
             self.plan,
             self.credential,
@@ -93,7 +92,8 @@ class Exchange:
             route=self.route,
             request_id=self.request_id,
             outcome=outcome,
-            timing=timing,
+            duration_ms=int((now - self._began) * 1000),
+            first_byte_ms=int((first - self._began) * 1000),
         )
         self._worker.settlement.submit(record, parts)
 

@@ -18,6 +18,7 @@ from bursar.store.keys import CredentialRow
 from bursar.worker.purse import Purse, Slot
 
 _MOST_UNKNOWN = 10_000
+_NEVER_MS = 2**62
 
 
 class Credential:
@@ -32,6 +33,7 @@ class Credential:
         "project_id",
         "refusal",
         "slots",
+        "usable_until_ms",
         "user_id",
     )
 
@@ -45,6 +47,8 @@ class Credential:
         self.digest = digest
         self.slots = slots
         self.refusal = _refusal(row)
+        # One comparison tells whether the key may call; `refused` says why not.
+        self.usable_until_ms = 0 if self.refusal is not None else (row.expires_ms or _NEVER_MS)
 
     def refused(self, now_ms: int) -> Reason | None:
         """Why this key may not call the gateway, or None."""

@@ -138,9 +138,9 @@ class Worker:
             "bursar_ledger_silent_seconds": self.feed.silent_s,
         }
 
-    def hold_at_once(self, credential: Credential, needs: Amounts) -> Hold | None:
+    def hold_at_once(self, credential: Credential, needs: Amounts, now_ms: int) -> Hold | None:
         """Hold what a request needs if memory has it, as it mostly does; None: ask `hold`."""
-        answer = admission.admit(credential.slots, needs, self.clock_ms())
+        answer = admission.admit(credential.slots, needs, now_ms)
         if type(answer) is not Hold:
             return None
         if answer.is_low:

@@ -159,42 +159,34 @@ class Hold:
         if self.is_ended:
             raise RuntimeError("a hold ends once")
         self.is_ended = True
-        more = max(0, used.cost_nanos - self._needs.cost_nanos)
-        extra = min((more, *self._spare())) if more else 0
-        covered = min(used.cost_nanos, self._needs.cost_nanos + extra)
+        cost, held_cost = used[COST], self._needs[COST]
+        covered = cost
+        if cost > held_cost:
+            covered = held_cost + min((cost - held_cost, *self._spare()))
         moves: list[Move] = []
         parts: list[tuple[Lease, int]] = []
         for slot, lease in self._parts:
-            self._settle_slot(slot, lease, used, covered, moves, parts)
-        return Settlement(covered, used.cost_nanos - covered, moves, parts)
-
-    def _settle_slot(
-        self,
-        slot: Slot,
-        lease: Lease | None,
-        used: Amounts,
-        covered: int,
-        moves: list[Move],
-        parts: list[tuple[Lease, int]],
-    ) -> None:
-        index = slot.index
-        true = covered if index == COST else used[index]
-        from_lease = 0
-        if lease is not None:
-            amount = self._needs[index]
-            # An estimate that was too low is corrected by what the window has left, unasked.
-            from_lease = true if index == COST else min(true, amount)
-            lease.held -= amount
-            lease.available += amount - from_lease
-            lease.pending += from_lease
-            if from_lease:
-                parts.append((lease, from_lease))
-                slot.spent += from_lease
-            if slot.known_left is not None:
-                slot.known_left -= true
-        if true:
-            start_ms = (lease or slot.lease).start_ms
-            moves.append(Move(*slot.columns, start_ms, from_lease, true))
+            index = slot.index
+            true = covered if index == COST else used[index]
+            from_lease = 0
+            if lease is None:
+                start_ms = slot.lease.start_ms
+            else:
+                start_ms = lease.start_ms
+                amount = self._needs[index]
+                # An estimate that was too low is corrected by what the window has left, unasked.
+                from_lease = true if index == COST or true < amount else amount
+                lease.held -= amount
+                lease.available += amount - from_lease
+                lease.pending += from_lease
+                if from_lease:
+                    parts.append((lease, from_lease))
+                    slot.spent += from_lease
+                if slot.known_left is not None:
+                    slot.known_left -= true
+            if true:
+                moves.append(Move(*slot.columns, start_ms, from_lease, true))
+        return Settlement(covered, cost - covered, moves, parts)
 
     def _spare(self) -> list[int]:
         return [

@@ -41,13 +41,6 @@ class Sale(NamedTuple):
     is_estimated: bool
 
 
-class Timing(NamedTuple):
-    """When the call was answered, in whole milliseconds from its beginning."""
-
-    duration_ms: int
-    first_byte_ms: int
-
-
 def sale(plan: Plan, usage: Usage | None, *, estimated_output: int) -> Sale:
     """Price what the upstream reported, or our estimate when the report makes no sense."""
     if usage is not None:
@@ -79,7 +72,8 @@ def charge(
     route: Route,
     request_id: str,
     outcome: str,
-    timing: Timing,
+    duration_ms: int,
+    first_byte_ms: int,
 ) -> tuple[Charge, list[tuple[Lease, int]]]:
     """End the hold with what was sold; the record to settle and the leases that pay it."""
     usage, call = sold.usage, plan.call
@@ -109,8 +103,8 @@ def charge(
         plan.price.id,
         ended.covered_nanos,
         ended.excess_nanos,
-        timing.duration_ms,
-        timing.first_byte_ms,
+        duration_ms,
+        first_byte_ms,
         None,  # labels
         ended.moves,
     )

@@ -121,7 +121,6 @@ class KeepAlivePool:
             if self._is_closed or len(self._idle) >= self._limits.max_idle:
                 connection.close()
             else:
-                connection.idle_since = asyncio.get_running_loop().time()
                 self._idle.append(connection)
         self._slots.give_back()
 

@@ -185,9 +185,10 @@ def upstream_body(call: Call, *, route: Route, max_output: int | None) -> bytes:
 
     `max_output` None sends no limit (embeddings).
     """
-    fields: dict[str, object] = {
-        name: value for name, value in call.fields.items() if name not in DROPPED
-    }
+    if call.fields.keys().isdisjoint(DROPPED):
+        fields: dict[str, object] = dict(call.fields)
+    else:
+        fields = {name: value for name, value in call.fields.items() if name not in DROPPED}
     fields["model"] = route.model
     if max_output is not None:
         fields[call.limit_field or route.limit_field] = max_output

@@ -282,6 +282,8 @@ class Connection(asyncio.Protocol):
         exchange.connection = None
         self._is_used = True
         if is_reusable:
+            # The loop at hand: asking for the running one costs a system call each time.
+            self.idle_since = self._loop.time()
             self.resume()
         else:
             self.close()
