@@ -22,7 +22,7 @@ from bursar import bootstrap
 from bursar.config import Settings
 from bursar.core.money import parse_usd
 from bursar.core.prices import Price, cost_nanos
-from bursar.gateway.server import uvicorn_options
+from bursar.gateway.server import Patience, uvicorn_options
 from bursar.service import accounts, keys
 from bursar.store import prices
 from bursar.store.prices import NewPrice
@@ -98,6 +98,8 @@ async def serving(
     *,
     credit: str = "10",
     settings: Mapping[str, Any] | None = None,
+    upstream_settings: Mapping[str, Any] | None = None,
+    patience: Patience | None = None,
     max_output_tokens: int | None = 1_000,
 ) -> AsyncIterator[House]:
     """Serve a migrated, empty database in this process until the block ends."""
@@ -108,16 +110,24 @@ async def serving(
                 "data_dir": data_dir,
                 "database_url": database_url,
                 "upstreams": [
-                    {"name": "local", "base_url": upstream.base_url, "models": ["gpt-*"]}
+                    {
+                        "name": "local",
+                        "base_url": upstream.base_url,
+                        "models": ["gpt-*"],
+                        **(upstream_settings or {}),
+                    }
                 ],
                 "settle_linger_ms": 2,
                 **(settings or {}),
             },
         )
         installation, price = await _furnish(loaded, credit, max_output_tokens)
-        async with bootstrap.running(loaded) as server, _listening(server) as url:
-            async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
-                yield House(url, server, upstream, installation, price, http)
+        async with (
+            bootstrap.running(loaded) as server,
+            _listening(server, patience) as url,
+            httpx2.AsyncClient(base_url=url, timeout=30) as http,
+        ):
+            yield House(url, server, upstream, installation, price, http)
 
 
 async def _furnish(
@@ -153,11 +163,10 @@ async def _furnish(
 
 
 @asynccontextmanager
-async def _listening(server: bootstrap.Server) -> AsyncIterator[str]:
+async def _listening(server: bootstrap.Server, patience: Patience | None) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    http = bootstrap.HttpServer(
-        uvicorn.Config(**uvicorn_options(server.app), timeout_graceful_shutdown=5)
-    )
+    options = uvicorn_options(server.app, patience=patience)
+    http = bootstrap.HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=5))
     task = asyncio.create_task(http.serve(sockets=[listener]))
     # The listener is bound already: a connection waits until it is accepted.
     try:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.core.errors import Invalid, Unreadable
 from bursar.gateway.asgi import Receive, Scope, Send
-from bursar.gateway.server import answer_at_once, may_answer_at_once, take_body
+from bursar.gateway.cork import answer_at_once, may_answer_at_once, take_body
 
 _NOT_READING_S: Final = 60.0
 _PLAIN_JSON: Final = (b"content-type", b"application/json")

@@ -1,149 +1,146 @@
 """The HTTP server: uvicorn with its limits drawn tighter.
 
-Owns what is refused before a request exists: heads that are too long or too slow, several hosts,
-expectations that nobody can meet. Must not know applications.
+Owns what is refused before a request exists, or while its body arrives: what is not HTTP with one
+meaning, what is too long or too slow, several hosts, expectations that nobody can meet; and when a
+connection ends. Must not know applications.
 """
 
 import asyncio
+import functools
 import re
+import secrets
+from dataclasses import dataclass
 from typing import Any, Final
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bursar.gateway.asgi import App
+from bursar.gateway.cork import Cork
 
 MOST_HEAD_BYTES: Final = 65_536
 MOST_HEADERS: Final = 200
 MOST_URL_BYTES: Final = 8_192
-HEAD_TIMEOUT_S: Final = 20.0
 
-# Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
-_SMALL_BODY: Final = 65_000
+# A body may take longer than its time if it moves at this speed, but not for ever.
+_BODY_BYTES_PER_S: Final = 50_000
+_LONGEST_BODY: Final = 10
+# What chunk sizes, their extensions and trailers may add to a body: one-byte chunks come to five.
+_MOST_OVERHEAD: Final = 8
+
+# Where in a request the next byte stands.
+_BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
+
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
+_WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding"))
+_UPGRADING: Final = frozenset((b"upgrade", b"http2-settings"))
+_KEPT_TOKENS: Final = frozenset((b"close", b"keep-alive"))
 _REASONS: Final = {
     400: b"Bad Request",
     408: b"Request Timeout",
     414: b"URI Too Long",
     417: b"Expectation Failed",
     431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
+    505: b"HTTP Version Not Supported",
 }
 
 
-def take_body(cycle: RequestResponseCycle) -> bytes | None:
-    """The request's body if it is small and whole already, past the ASGI messages; else None."""
-    if cycle.more_body or cycle.waiting_for_100_continue or len(cycle.body) > _SMALL_BODY:
-        return None
-    body = bytes(cycle.body)
-    cycle.body = bytearray()
-    return body
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a connection may keep us waiting, in seconds.
 
-
-def may_answer_at_once(cycle: RequestResponseCycle) -> bool:
-    """Whether this request's answer may be written now, whole, past the ASGI messages."""
-    return not (
-        cycle.response_started
-        or cycle.disconnected
-        or cycle.flow.write_paused
-        or cycle.scope["method"] == "HEAD"
-    )
-
-
-def answer_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
-    """Write a 200 with these header lines and this body, and end the request as `send` would."""
-    parts = [b"HTTP/1.1 200 OK\r\n"]
-    for name, value in cycle.default_headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.chunked_encoding = False
-    transport = cycle.transport
-    getattr(transport, "write_now", transport.write)(b"".join(parts))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        transport.close()
-    cycle.on_response()
-
-
-class Cork:
-    """A transport that holds back an answer's head until its first body bytes: one system call.
-
-    Everything but `write` is the transport's own.
+    `head_s` for a request's head, `body_s` for head and body together (longer while it moves), and
+    `reading_s` for a caller that does not read its answer. After a refusal what still arrives is
+    thrown away for `parting_s`: closing at once would destroy the answer on its way.
     """
 
-    __slots__ = ("_head", "_transport", "abort", "is_closing", "write_now")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.write_now = transport.write
-        self._head = b""
-        self.abort = transport.abort
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Write, or keep an answer's head for the write that always follows it."""
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            self._head = data
-            return
-        self.write_now(data)
-
-    def close(self) -> None:
-        """Close once everything is out, a head without a body included."""
-        if self._head:
-            self.write_now(self._head)
-            self._head = b""
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    head_s: float = 20.0
+    body_s: float = 30.0
+    reading_s: float = 60.0
+    parting_s: float = 2.0
 
 
 class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._patience = patience
         self._cork: Cork | None = None
-        self._fault: tuple[int, str, str] | None = None
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._is_in_head = False
+        self._stage = _BETWEEN
+        self._packet = 0
+        # Bytes of the present head or body but those that came in the packet in which it began.
+        self._wire_bytes = 0
+        self._body_bytes = 0
+        self._is_fresh = True
+        # The loop's time when a request was first seen to be incomplete; 0: not seen yet.
+        self._began_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
-    def data_received(self, data: bytes) -> None:
-        """Parse, and start the clock if the head is not whole yet."""
-        if self._fault is not None:
-            return
-        super().data_received(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._refuse(431, "headers_too_large", "The request's headers are too large.")
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
-        elif self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that says nothing at all is closed like one that is too slow."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._too_slow)
+        self._cork = Cork(transport, self._close)
+        self._timer = self.loop.call_later(self._patience.head_s, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        """Stop the clocks."""
+        self._stop_timer()
+        self._stop_stall_timer()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and start the clock if the request is not whole yet."""
+        if self._stage == _OVER:
+            return
+        self._unset_keepalive_if_required()
+        self._packet = len(data)
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserError:
+                self._refuse(400, "invalid_http", "This is not HTTP with one meaning.")
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._stage != _OVER:
+                    data = self._without_upgrade() + data[upgrade.args[0] :]
+                    continue
+            break
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._stage or cycle is None or cycle.response_complete:
+            self._watch()
+        elif self._timer is not None:
+            self._stop_timer()
+
+    def pause_writing(self) -> None:
+        """Give a caller that does not read its time."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self._patience.reading_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        super().resume_writing()
+        self._stop_stall_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that nobody has used for a while."""
+        self._close()
+
+    # The parser's callbacks
 
     def on_message_begin(self) -> None:
         """A new head begins."""
-        self._head_bytes = 0
-        self._is_in_head = True
-        super().on_message_begin()
+        if self._stage != _OVER:
+            self._stage = _HEAD
+            self._wire_bytes = 0
+            self._is_fresh = True
+            self._began_s = 0.0
+            super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Bound the target."""
@@ -152,81 +149,189 @@ class Protocol(HttpToolsProtocol):
             self._refuse(414, "uri_too_long", "The request's target is too long.")
 
     def on_headers_complete(self) -> None:
-        """Hand the request on, unless its head was refused."""
-        self._is_in_head = False
+        """Hand the request on, unless its head is refused or offers an upgrade."""
         self._check_head()
-        if self._fault is None:
-            super().on_headers_complete()
-            if self._cork is None:
-                self._cork = Cork(self.transport)
-            # An answer to HEAD is a head that nothing follows.
-            if self.scope["method"] != "HEAD":
-                self.cycle.transport = self._cork  # type: ignore[assignment]
-
-    def _check_head(self) -> None:
-        """Refuse heads that are too large, or unclear about where they go."""
-        headers = self.headers
-        if len(headers) > MOST_HEADERS:
-            self._refuse(431, "headers_too_large", "The request's headers are too large.")
+        if self._stage == _OVER:
             return
-        hosts = 0
-        for name, value in headers:
-            if name == b"host":
-                hosts += 1
-                if _HOST.fullmatch(value) is None:
-                    hosts = 2
-            elif name == b"expect" and value.lower() != b"100-continue":
-                self._refuse(417, "expectation_failed", "That expectation cannot be met.")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
-            self._refuse(400, "invalid_host", "The request must name one valid host.")
+        if self.parser.should_upgrade():
+            self._stage = _UPGRADE
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(501, "method_not_supported", "This server is not a proxy.")
+            return
+        super().on_headers_complete()
+        self._stage = _BODY
+        self._wire_bytes = self._body_bytes = 0
+        self._is_fresh = True
+        # Trailers come by the same callback; they are not headers of a request that is under way.
+        self.headers = []
+        if self.scope["http_version"] not in ("1.1", "1.0"):
+            self._refuse(505, "version_not_supported", "This server speaks HTTP/1.1.")
+        # An answer to HEAD is a head that nothing follows.
+        elif self.scope["method"] != "HEAD":
+            self.cycle.transport = self._cork  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """Take body bytes of requests that were not refused."""
-        if self._fault is None:
+        """Take body bytes of a request that was not refused."""
+        if self._stage == _BODY:
+            self._body_bytes += len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request that was not refused."""
-        if self._fault is None:
+        if self._stage == _BODY:
+            self._stage = _BETWEEN
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
-        self._refuse(400, "invalid_http", msg)
+    # What is refused
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade that nobody asked us to offer is ignored, without a line in the log."""
+    def _check_head(self) -> None:
+        """Refuse heads that are too large, or unclear about where they go or end."""
+        headers = self.headers
+        if len(headers) > MOST_HEADERS or (
+            self._packet + self._wire_bytes > MOST_HEAD_BYTES
+            and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
+        ):
+            self._refuse(431, "headers_too_large", "The request's headers are too large.")
+            return
+        hosts = 0
+        for name, value in headers:
+            if name not in _WATCHED:
+                continue
+            if name == b"host":
+                hosts += 1
+                if _HOST.fullmatch(value) is None:
+                    hosts = 2
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    self._refuse(417, "expectation_failed", "That expectation cannot be met.")
+            elif value.lower() != b"chunked":
+                self._refuse(400, "invalid_http", "Send bodies plain or chunked.")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+            self._refuse(400, "invalid_host", "The request must name one valid host.")
+
+    def _without_upgrade(self) -> bytes:
+        """The head once more, without the upgrade that it offers: declining is no error.
+
+        The parser takes whatever follows such a head for another protocol, a body included.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = {token.strip() for token in value.lower().split(b",")}
+                lines.append(b"connection: " + b", ".join(tokens & _KEPT_TOKENS))
+            elif name not in _UPGRADING:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        if self._fault is not None:
+        """Answer for a request that never came to be, in its turn, and end the connection."""
+        stage, self._stage = self._stage, _OVER
+        cycle: RequestResponseCycle | None = self.cycle
+        if stage == _OVER:
             return
-        self._fault = (status, code, message)
-        earlier: RequestResponseCycle | None = self.cycle
-        if earlier is not None and not earlier.response_complete:
-            # An earlier request is still being answered: its answer must not be mixed with ours.
-            self.transport.abort()
+        if stage == _BODY and cycle is not None:
+            if cycle.response_started or self.pipeline:
+                # Its answer is under way, or it is not its turn: ours must not be mixed with that.
+                self.transport.abort()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif cycle is not None and not cycle.response_complete:
+            # Whoever came before is answered in full, and nobody after.
+            cycle.keep_alive = False
             return
+        request_id = f"req_{secrets.token_hex(12)}"
         error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-        body = msgspec.json.encode({"error": error})
+        body = msgspec.json.encode({"error": {**error, "request_id": request_id}})
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
-        rest = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(head + rest + body)
-        self.transport.close()
+        rest = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head + rest % (request_id.encode(), len(body)) + body)
+        self._part()
+
+    # Time and size of what is not whole yet
+
+    def _watch(self) -> None:
+        """Bound what has come of a head or a body, and see to it that the rest comes in time."""
+        if self._is_fresh:
+            self._is_fresh = False
+        else:
+            self._wire_bytes += self._packet
+        if self._stage == _HEAD and self._wire_bytes > MOST_HEAD_BYTES:
+            self._refuse(431, "headers_too_large", "The request's headers are too large.")
+        elif self._stage == _BODY:
+            overhead = self._wire_bytes - self._body_bytes
+            if self.cycle.response_complete:
+                self._part()
+            elif overhead > MOST_HEAD_BYTES + _MOST_OVERHEAD * self._body_bytes:
+                self._refuse(400, "invalid_http", "The body is more frame than content.")
+        self._began_s = self._began_s or self.loop.time()
+        if self._timer is None and self._stage != _OVER:
+            self._timer = self.loop.call_later(self._patience.head_s, self._too_slow)
 
     def _too_slow(self) -> None:
-        self._head_timer = None
-        if self._is_in_head:
-            self._refuse(408, "request_timeout", "The request did not arrive in time.")
+        self._timer = None
+        now_s = self.loop.time()
+        if self._stage not in (_HEAD, _BODY):
+            self._close()
+            return
+        if self.flow.read_paused:
+            self._began_s = now_s  # It is we who do not read.
+        left_s = self._began_s + self._allowed_s() - now_s
+        if self._stage == _BODY and self.cycle.response_complete:
+            self._part()
+        elif left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._too_slow)
         else:
-            self.transport.close()
+            self._refuse(408, "request_timeout", "The request did not arrive in time.")
+
+    def _allowed_s(self) -> float:
+        if self._stage == _HEAD:
+            return self._patience.head_s
+        most_s = self._patience.body_s
+        return min(most_s + self._body_bytes / _BODY_BYTES_PER_S, most_s * _LONGEST_BODY)
+
+    # The end
+
+    def _close(self) -> None:
+        """Close once everything is out, if that ever happens."""
+        if self._stage in (_BODY, _OVER):
+            self._part()
+            return
+        self._stop_timer()
+        if self.transport.get_write_buffer_size():
+            self._timer = self.loop.call_later(self._patience.reading_s, self.transport.abort)
+        self.transport.close()
+
+    def _part(self) -> None:
+        """Say no more, and throw away what still arrives until the caller leaves too."""
+        self._stage = _OVER
+        self._stop_timer()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(self._patience.parting_s, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
 
-def uvicorn_options(app: App) -> dict[str, Any]:
+def uvicorn_options(app: App, *, patience: Patience | None = None) -> dict[str, Any]:
     """The settings under which uvicorn serves `app`."""
     return {
         "app": app,
+        # The application is a plain function that returns what is awaited: nothing to inspect.
         "interface": "asgi3",
-        "http": Protocol,
+        "http": functools.partial(Protocol, patience=patience or Patience()),
         "loop": "none",
         "ws": "none",
         "lifespan": "off",
