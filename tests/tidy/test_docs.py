@@ -29,7 +29,7 @@ DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _ENDS = ("|", "||", "&&", ">", "&")
-PLACES = {"model endpoints": "gateway", "control API": "api"}
+PLACES = {"model endpoints": "gateway", "any request": "gateway", "control API": "api"}
 
 # How a code is said, and at which place of the call it stands; the class says the status.
 _CLASSES = {
