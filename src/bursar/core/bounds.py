@@ -45,9 +45,13 @@ def request_bound_nanos(price: Price, *, prompt_tokens: int, output_tokens: int)
     for table in price.tables:
         if table.above_input_tokens and prompt_tokens <= table.above_input_tokens:
             break
-        scaled = _fixed(table, prompt_tokens)
-        if output_tokens:
-            scaled += output_tokens * _per_output(table)
+        # Written out, because this runs for every request; `_fixed` and `_per_output` say the same.
+        per_input, per_output = table.most_input, table.most_output
+        if per_input is None or per_output is None:
+            scaled = _fixed(table, prompt_tokens)
+            scaled += output_tokens * _per_output(table) if output_tokens else 0
+        else:
+            scaled = table.per_request + prompt_tokens * per_input + output_tokens * per_output
         most = max(most, scaled)
     nanos = (2 * most + RATE_SCALE) // (2 * RATE_SCALE)
     if nanos > money.MAX_NANOS:

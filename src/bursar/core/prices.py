@@ -86,6 +86,8 @@ class Price:
 
     `per_token` and `per_unit` map meters to rates (see RATE_SCALE). A rate of zero needs
     `is_free`. Raises InvalidPrice when a rate is out of range or a meter has two rates.
+    `is_chat_priced`: both directions of a conversation have a rate; `is_embedding_priced`: input
+    has one.
     """
 
     id: int
@@ -100,6 +102,8 @@ class Price:
     is_free: bool = False
     tiers: tuple[Tier, ...] = ()
     tables: tuple[RateTable, ...] = field(init=False, repr=False, compare=False)
+    is_chat_priced: bool = field(init=False, repr=False, compare=False)
+    is_embedding_priced: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.per_token and not self.per_unit:
@@ -110,16 +114,8 @@ class Price:
             if tokens is not None and not 0 < tokens <= MAX_QUANTITY:
                 raise InvalidPrice("A window or an output limit must be a count of tokens.")
         object.__setattr__(self, "tables", _compile(self))
-
-    @property
-    def is_chat_priced(self) -> bool:
-        """True when both directions of a conversation have a rate."""
-        return self.has_rates(INPUT, OUTPUT)
-
-    @property
-    def is_embedding_priced(self) -> bool:
-        """True when input has a rate."""
-        return self.has_rates(INPUT)
+        object.__setattr__(self, "is_chat_priced", self.has_rates(INPUT, OUTPUT))
+        object.__setattr__(self, "is_embedding_priced", self.has_rates(INPUT))
 
     def has_rates(self, *meters: str) -> bool:
         """Return whether each of these meters has a rate of its own."""

@@ -111,8 +111,9 @@ class Exchange:
         """Make sure that nothing stays open, however the call ended. Plain, idempotent."""
         if self.response is not None:
             self.response.abort()
-        self.charge_delivered(CUT)
-        self._hold.release()
+        if not self._hold.is_ended:
+            self.charge_delivered(CUT)
+            self._hold.release()
 
     def headers(self, kind: tuple[bytes, bytes], *more: tuple[bytes, bytes]) -> answers.Headers:
         """The headers of a good answer."""

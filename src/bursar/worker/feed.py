@@ -29,14 +29,17 @@ class Feed:
         self._apply = apply
         self._stale_s = stale_s
         self._cursor = 0
-        self._heard = time.monotonic()
+        self._heard = 0.0
+        # Until then, in monotonic seconds, no change can have gone unnoticed for too long.
+        self.fresh_until = 0.0
+        self._hear(time.monotonic())
         self._wake = asyncio.Event()
         database.listen(apply)
 
     @property
     def is_stale(self) -> bool:
         """True when the database has been silent for longer than changes may go unnoticed."""
-        return time.monotonic() - self._heard > self._stale_s
+        return time.monotonic() >= self.fresh_until
 
     @property
     def silent_s(self) -> float:
@@ -47,7 +50,7 @@ class Feed:
         """Begin at the newest change."""
         async with self._database.read() as tx:
             self._cursor = await changes.get_last(tx)
-        self._heard = time.monotonic()
+        self._hear(time.monotonic())
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -75,7 +78,11 @@ class Feed:
             self._cursor = news[-1].id
             self._apply(news)
         # What was true when the question was asked, not when the answer came.
-        self._heard = asked
+        self._hear(asked)
+
+    def _hear(self, moment: float) -> None:
+        self._heard = moment
+        self.fresh_until = moment + self._stale_s
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()

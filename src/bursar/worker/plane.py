@@ -111,15 +111,20 @@ class Worker:
 
     def closed(self) -> Deny | None:
         """Why this worker admits nobody at the moment, or None. Money fails closed."""
+        settlement = self.settlement
+        if (
+            time.monotonic() < self.feed.fresh_until
+            and not (self.is_draining or settlement.is_storage_full)
+            and len(settlement.queue) <= self.limits.settle_backlog_most
+        ):
+            return None
         if self.is_draining:
             return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
         if self.feed.is_stale:
             return deny(Reason.STALE, retry_after_s=_RETRY_S)
         if self.settlement.is_storage_full:
             return deny(Reason.STORAGE_FULL, retry_after_s=_RETRY_S)
-        if self.settlement.backlog > self.limits.settle_backlog_most:
-            return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
-        return None
+        return deny(Reason.OVERLOADED, retry_after_s=_RETRY_S)
 
     def why_not_ready(self) -> str | None:
         """A word for what stands in the way of serving, or None."""

@@ -53,7 +53,7 @@ class Settlement:
         self._reclaim = reclaim
         self._batch = batch
         self._linger_s = linger_s
-        self._queue: deque[Settled] = deque()
+        self.queue: deque[Settled] = deque()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
@@ -64,12 +64,12 @@ class Settlement:
     @property
     def backlog(self) -> int:
         """Charges that are not settled yet."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest unsettled charge was made; None when all are settled."""
-        return self._queue[0].charge.at_ms if self._queue else None
+        return self.queue[0].charge.at_ms if self.queue else None
 
     def submit(self, charge: Charge, parts: Sequence[tuple[Lease, int]]) -> None:
         """Take a charge over: number it, write it to the journal, queue it. Never fails.
@@ -86,10 +86,10 @@ class Settlement:
             if not self.is_storage_full:
                 _log.error("journal_full", error=str(error))
             self.is_storage_full = True
-        self._queue.append(Settled(charge, parts))
-        if len(self._queue) == 1:
+        self.queue.append(Settled(charge, parts))
+        if len(self.queue) == 1:
             self._wake.set()
-        elif len(self._queue) >= self._batch:
+        elif len(self.queue) >= self._batch:
             self._full.set()
 
     async def flush(self) -> None:
@@ -106,14 +106,14 @@ class Settlement:
         while True:
             await self._wake.wait()
             await self._gather()
-            batch = [self._queue[n] for n in range(min(len(self._queue), self._batch))]
+            batch = [self.queue[n] for n in range(min(len(self.queue), self._batch))]
             await self._settle(batch)
-            if not self._queue:
+            if not self.queue:
                 self._wake.clear()
 
     async def _gather(self) -> None:
         """Linger for more charges, unless a batch is full or somebody waits."""
-        if len(self._queue) >= self._batch or self._waiting:
+        if len(self.queue) >= self._batch or self._waiting:
             return
         self._full.clear()
         try:
@@ -189,7 +189,7 @@ class Settlement:
 
     def _done(self, batch: Sequence[Settled]) -> None:
         for item in batch:
-            self._queue.popleft()
+            self.queue.popleft()
             paid(item.parts)
         self._settled_seq = batch[-1].charge.seq
         self._journal.settled(self._settled_seq)

@@ -137,19 +137,21 @@ def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
     """The call of a chat request that uses nothing out of the ordinary."""
     if chat.max_tokens is not None and chat.max_completion_tokens is not None:
         raise fields_.both_limits()
-    newer = chat.max_completion_tokens is not None
+    limit, limit_field = chat.max_tokens, "max_tokens"
+    if chat.max_completion_tokens is not None:
+        limit, limit_field = chat.max_completion_tokens, "max_completion_tokens"
     return Call(
         endpoint=CHAT,
         model=fields_.served_name(chat.model),
         is_stream=bool(chat.stream),
         wants_usage=False,
-        max_output=chat.max_completion_tokens if newer else chat.max_tokens,
+        max_output=limit,
         choices=chat.n or 1,
         body_bytes=len(body),
         has_media=fields_.has_media(body),
         wants_audio=False,
         fields=fields,
-        limit_field="max_completion_tokens" if newer else _limit_field(chat.max_tokens),
+        limit_field=None if limit is None else limit_field,
     )
 
 
@@ -213,7 +215,3 @@ def require_rates(call: Call, price: Price) -> None:
         raise fields_.invalid(
             "unpriced_feature", "audio", "This model has no price for audio output."
         )
-
-
-def _limit_field(max_tokens: int | None) -> str | None:
-    return None if max_tokens is None else "max_tokens"
