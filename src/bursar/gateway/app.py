@@ -6,6 +6,7 @@ spelling of a path reaches a handler without its checks.
 
 from collections.abc import Awaitable
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -50,6 +51,7 @@ class Application:
         if caller.scope["method"] not in ("GET", "HEAD"):
             await self._not_allowed(caller, b"GET, HEAD")
             return
+        request_id = self._gateway.next_id()
         now_ms = self._gateway.worker.clock_ms()
         served = [
             price
@@ -57,15 +59,17 @@ class Application:
             if price.model and self._gateway.router.routes(price.model)
         ]
         if path == _MODELS:
-            await _send_json(caller, {"object": "list", "data": [_model(each) for each in served]})
+            listed = {"object": "list", "data": [_model(each) for each in served]}
+            await _send_json(caller, listed, request_id)
             return
-        wanted = path.removeprefix(_MODELS + b"/").decode("ascii", "replace")
+        # Clients write the slash in a name as it is, or as %2F.
+        wanted = unquote(path.removeprefix(_MODELS + b"/").decode("ascii"), errors="replace")
         found = [price for price in served if price.model == wanted]
         if found:
-            await _send_json(caller, _model(found[0]))
+            await _send_json(caller, _model(found[0]), request_id)
         else:
             missing = NotFound("model_not_found", "The model does not exist.", param="model")
-            await caller.answer(*answers.refusal(missing, request_id=self._gateway.next_id()))
+            await caller.answer(*answers.refusal(missing, request_id=request_id))
 
     async def _not_allowed(self, caller: Caller, allowed: bytes) -> None:
         request_id = self._gateway.next_id()
@@ -73,8 +77,9 @@ class Application:
         await caller.answer(status, [*headers, (b"allow", allowed)], body)
 
 
-async def _send_json(caller: Caller, value: object) -> None:
-    await caller.answer(200, [(b"content-type", b"application/json")], _encode(value))
+async def _send_json(caller: Caller, value: object, request_id: str) -> None:
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    await caller.answer(200, headers, _encode(value))
 
 
 def _model(price: Price) -> dict[str, object]:

@@ -1,24 +1,32 @@
-"""The caller's side of one exchange: reading the body, sending the answer, noticing the end.
+"""The caller's side of one exchange: reading head and body, sending the answer, noticing the end.
 
-Owns what we ask of the ASGI server beyond ASGI: whether the caller is gone, and whether it reads.
-Must not know what is exchanged.
+Owns what we ask of the ASGI server beyond ASGI, and which headers count. How long a caller may take
+is the server's matter. Must not know what is exchanged.
 """
 
-import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.core.errors import Invalid, Unreadable
-from bursar.gateway.asgi import Receive, Scope, Send
+from bursar.gateway.asgi import Headers, Receive, Scope, Send
 from bursar.gateway.cork import answer_at_once, may_answer_at_once, take_body
 
-_NOT_READING_S: Final = 60.0
 _PLAIN_JSON: Final = (b"content-type", b"application/json")
+_JSON_CHARSETS: Final = frozenset((b"", b"charset=utf-8", b"charset=utf8"))
+# Of all that a caller sends, these decide something; no other header is looked at or forwarded.
+_DECISIVE: Final = frozenset(
+    (b"authorization", b"content-encoding", b"content-type", b"idempotency-key", b"x-api-key")
+)
+_LONGEST_IDEMPOTENCY_KEY: Final = 255
 
 
 class TooLarge(Invalid):
     """The body is longer than the gateway takes."""
+
+
+class UnsupportedMedia(Unreadable):
+    """The body is of a kind that this endpoint does not take."""
 
 
 class CallerGone(Exception):
@@ -46,23 +54,22 @@ class Caller:
         return self._was_cut or getattr(self._cycle, "disconnected", False)
 
     async def body(self, *, most: int) -> bytes:
-        """The whole body. Raises TooLarge, Unreadable (a lying length) or CallerGone."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return self._checked(body, most)
-        parts = [body]
-        size = len(body)
-        while message.get("more_body", False):
-            self._checked(b"", most - size)
+        """The whole body. Raises TooLarge, before reading what says so itself, or CallerGone."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and int(value) > most:
+                raise _too_large()
+        parts: list[bytes] = []
+        size = 0
+        while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise CallerGone
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-        return self._checked(b"".join(parts), most)
+            if size > most:
+                raise _too_large()
+            if not message.get("more_body", False):
+                return b"".join(parts)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""
@@ -75,7 +82,9 @@ class Caller:
         if type(cycle) is not RequestResponseCycle:
             return None
         body = take_body(cycle)
-        return None if body is None else self._checked(body, most)
+        if body is not None and len(body) > most:
+            raise _too_large()
+        return body
 
     def answer_at_once(self, head: bytes, body: bytes) -> bool:
         """Send a good answer whose own header lines are ready made, in one write; False: cannot.
@@ -102,44 +111,59 @@ class Caller:
             if self._cycle is not None:
                 self._cycle.transport.abort()
             return
+        if getattr(self._cycle, "more_body", False):
+            # The rest of the request is not read, so nothing can follow it.
+            headers = [*headers, (b"connection", b"close")]
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.write(body, more=False)
 
     async def write(self, body: bytes, *, more: bool) -> None:
-        """Send a part of the body. A caller that does not read for a minute is cut off."""
-        message = {"type": "http.response.body", "body": body, "more_body": more}
-        flow = getattr(self._cycle, "flow", None)
-        if flow is None or not flow.write_paused:
-            await self._send(message)
-            return
-        try:
-            async with asyncio.timeout(_NOT_READING_S):
-                await self._send(message)
-        except TimeoutError:
-            self._was_cut = True
-            self._cycle.transport.abort()
-
-    def _checked(self, body: bytes, most: int) -> bytes:
-        if len(body) > most or most < 0:
-            raise TooLarge("body_too_large", "The body is longer than this endpoint takes.")
-        return body
+        """Send a part of the body, when the caller has read enough of what went before."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def require_json(headers: list[tuple[bytes, bytes]]) -> None:
-    """Refuse bodies that are not plain JSON. Raises UnsupportedMedia or Unreadable."""
-    if _PLAIN_JSON in headers:
-        return
+def read_headers(headers: Headers) -> Headers:
+    """The headers that decide something at a model endpoint.
+
+    Raises UnsupportedMedia for a body that is not plain JSON, and Unreadable for an Idempotency-Key
+    that is none. A good one changes nothing: answers of models are not kept.
+    """
+    found = [header for header in headers if header[0] in _DECISIVE]
+    is_ordinary = len(found) == 2 and _PLAIN_JSON in found
+    if not is_ordinary or (found[0][0] != b"authorization" and found[1][0] != b"authorization"):
+        _check(found)
+    return found
+
+
+def _check(headers: Headers) -> None:
+    kinds: list[bytes] = []
+    keys: list[bytes] = []
     for name, value in headers:
         if name == b"content-type":
-            kind, _, parameters = value.partition(b";")
-            if kind.strip().lower() != b"application/json":
-                break
-            charset = parameters.strip().lower().replace(b'"', b"")
-            if charset in {b"", b"charset=utf-8", b"charset=utf8"}:
-                return
-            break
-    raise UnsupportedMedia("unsupported_media_type", "Send content-type: application/json.")
+            kinds.append(value)
+        elif name == b"idempotency-key":
+            keys.append(value)
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UnsupportedMedia("unsupported_encoding", "Send the body without an encoding.")
+    if len(kinds) != 1 or not _is_json(kinds[0]):
+        raise UnsupportedMedia("unsupported_media_type", "Send content-type: application/json.")
+    if keys and not (len(keys) == 1 and _is_idempotency_key(keys[0])):
+        raise Unreadable(
+            "invalid_idempotency_key",
+            f"An Idempotency-Key has 1 to {_LONGEST_IDEMPOTENCY_KEY} printable ASCII characters.",
+        )
 
 
-class UnsupportedMedia(Unreadable):
-    """The body is of a kind that this endpoint does not take."""
+def _is_json(content_type: bytes) -> bool:
+    kind, _, parameters = content_type.partition(b";")
+    charset = parameters.strip().lower().replace(b'"', b"")
+    return kind.strip().lower() == b"application/json" and charset in _JSON_CHARSETS
+
+
+def _is_idempotency_key(value: bytes) -> bool:
+    is_printable = value.isascii() and value.decode("ascii").isprintable()
+    return is_printable and 1 <= len(value) <= _LONGEST_IDEMPOTENCY_KEY
+
+
+def _too_large() -> TooLarge:
+    return TooLarge("body_too_large", "The body is longer than this endpoint takes.")

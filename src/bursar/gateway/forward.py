@@ -4,20 +4,20 @@ Owns the order of refusals and the guarantee at a request's end: its hold is set
 whatever happens. Must not know how an answer is relayed or charged (`relay`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from bursar.core import bounds, secrets
-from bursar.core.errors import BursarError, NotFound
-from bursar.core.prices import Price
+from bursar.core.errors import BursarError, Invalid, NotFound
+from bursar.core.prices import InvalidQuantity, Price
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
-from bursar.gateway.caller import Caller, CallerGone, require_json
+from bursar.gateway.caller import Caller, CallerGone, read_headers
 from bursar.gateway.meter.charging import Plan
-from bursar.gateway.routing import Router
+from bursar.gateway.routing import Route, Router
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
 from bursar.gateway.wire import answers, calls, fields
 from bursar.gateway.wire.calls import CHAT, Call, Endpoint
@@ -82,8 +82,7 @@ class Gateway:
         closed = self.worker.closed()
         if closed is not None:
             raise as_error(closed)
-        headers = caller.scope["headers"]
-        require_json(headers)
+        headers = read_headers(caller.scope["headers"])
         most = self._limits.max_body_bytes
         body = caller.body_at_hand(most=most)
         if body is None:
@@ -96,7 +95,12 @@ class Gateway:
         credential = worker.keyring.find(secret) or await self._load(secret)
         if now_ms >= credential.usable_until_ms:
             raise as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
-        call = calls.read_call(endpoint, found, body)
+        try:
+            call = calls.read_call(endpoint, found, body)
+        except Invalid:
+            # That there is no such model goes before what is wrong with the request for it.
+            self._find_price(fields.model_of(found), now_ms)
+            raise
         plan = self._plan(call, credential, now_ms)
         hold = worker.hold_at_once(credential, plan.needs, now_ms)
         if hold is None:
@@ -127,22 +131,31 @@ class Gateway:
 
     def _plan(self, call: Call, credential: Credential, now_ms: int) -> Plan:
         """Route and price the call, and bound what it can cost."""
-        routes = self.router.routes(call.model)
-        if not routes:
-            raise NotFound("model_not_found", "The model does not exist.", param="model")
-        book = self.worker.pricebook
-        price = book.find(call.model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
-        if price is None:
-            raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
+        routes, price = self._find_price(call.model, now_ms)
         calls.require_rates(call, price)
         prompt = bounds.prompt_bound(
             call.body_bytes, has_media=call.has_media, context_window=price.context_window
         )
         each = _output_limit(call, price, prompt, credential)
         output = (each or 0) * call.choices
-        most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+        try:
+            most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+        except InvalidQuantity as error:
+            limit = call.limit_field or "model"
+            message = "This could cost more than any amount of money."
+            raise fields.invalid("invalid_value", limit, message) from error
         needs = Amounts(most, 1, call.body_bytes // 4 + output, 1)
         return Plan(call, price, routes, each, prompt, needs)
+
+    def _find_price(self, model: str, now_ms: int) -> tuple[Sequence[Route], Price]:
+        routes = self.router.routes(model)
+        if not routes:
+            raise NotFound("model_not_found", "The model does not exist.", param="model")
+        book = self.worker.pricebook
+        price = book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
+        if price is None:
+            raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
+        return routes, price
 
     async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
         """The first answer of an upstream that is worth relaying; notes whose it is.

@@ -78,6 +78,8 @@ def refusal(error: errors.BursarError, *, request_id: str) -> tuple[int, Headers
     headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, _encode({"error": fields})
 
 
@@ -108,6 +110,8 @@ def from_failure(error: UpstreamError) -> UpstreamRefused:
         )
     if error.kind == "too_large":
         return UpstreamRefused(502, "upstream_invalid", "The model server's answer is too large.")
+    if error.kind == "protocol":
+        return invalid()
     return UpstreamRefused(502, "upstream_unreachable", "The model server cannot be reached.")
 
 
@@ -118,7 +122,8 @@ def from_status(status: int, headers: Headers, body: bytes) -> UpstreamRefused:
         return UpstreamRefused(
             429,
             "upstream_rate_limited",
-            message or "The model server is limiting requests.",
+            # In the model server's own words it is about whoever calls it: us, by name.
+            "The model server is limiting requests.",
             retry_after_s=_retry_after(headers),
         )
     if status in (401, 403):

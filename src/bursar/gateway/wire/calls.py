@@ -14,6 +14,7 @@ from bursar.core.errors import Forbidden
 from bursar.core.prices import Price
 from bursar.gateway.routing import Route
 from bursar.gateway.wire import fields as fields_
+from bursar.gateway.wire import messages
 from bursar.gateway.wire.fields import UNREADABLE, Fields
 
 
@@ -69,8 +70,12 @@ _SELDOM: Final = frozenset(
     {
         "audio",
         "best_of",
+        "enable_search",
+        "logit_bias",
+        "metadata",
         "modalities",
         "prediction",
+        "search_parameters",
         "service_tier",
         "stream_options",
         "user",
@@ -79,22 +84,38 @@ _SELDOM: Final = frozenset(
 )
 
 
+class _Text(msgspec.Struct, gc=False):
+    type: Literal["text"]
+    text: str = ""
+
+
 class _Message(msgspec.Struct, gc=False):
     role: Literal["system", "user", "assistant", "tool", "developer", "function"]
-    content: str | list[msgspec.Raw] | None = None
+    content: str | list[_Text] | None = None
+    audio: None = None
+
+
+class _Tool(msgspec.Struct, gc=False):
+    type: Literal["function", "custom"]
 
 
 class _Chat(msgspec.Struct, gc=False):
-    """A chat request whose every field that matters is as it should be."""
+    """A chat request whose every field that matters is as it should be, and which is all text."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=fields_.MODEL_LENGTH)]
     messages: Annotated[
-        list[_Message], msgspec.Meta(min_length=1, max_length=fields_.MOST_MESSAGES)
+        list[_Message], msgspec.Meta(min_length=1, max_length=messages.MOST_MESSAGES)
     ]
     stream: bool | None = False
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_CHOICES)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=fields_.MOST_STOPS)] | None = None
+    tools: list[_Tool] | None = None
 
 
 _decode_chat = msgspec.json.Decoder(_Chat).decode
@@ -148,7 +169,7 @@ def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
         max_output=limit,
         choices=chat.n or 1,
         body_bytes=len(body),
-        has_media=fields_.has_media(body),
+        has_media=False,
         wants_audio=False,
         fields=fields,
         limit_field=None if limit is None else limit_field,
@@ -160,12 +181,14 @@ def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
     model = fields_.model_of(fields)
     is_chat = endpoint is CHAT
     is_stream = fields_.flag(fields, "stream") if is_chat else False
+    has_media = False
     if is_chat:
-        fields_.require_messages(fields)
+        has_media = messages.check(fields)
     else:
         fields_.require_input(fields)
     fields_.require_priced_features(fields)
-    fields_.require_plain_user(fields)
+    fields_.require_sane_sampling(fields)
+    fields_.require_plain_labels(fields)
     limit_field, max_output = fields_.max_output(fields) if is_chat else (None, None)
     return Call(
         endpoint=endpoint,
@@ -175,7 +198,7 @@ def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
         max_output=max_output,
         choices=fields_.choices(fields) if is_chat else 1,
         body_bytes=len(body),
-        has_media=is_chat and fields_.has_media(body),
+        has_media=has_media,
         wants_audio="audio" in fields or b'"audio"' in bytes(fields.get("modalities", b"")),
         fields=fields,
         limit_field=limit_field,

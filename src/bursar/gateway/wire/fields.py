@@ -5,7 +5,6 @@ request as a whole asks for (`calls`).
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -17,33 +16,43 @@ Fields = Mapping[str, msgspec.Raw]
 
 MOST_TOKENS: Final = 10**9
 MOST_CHOICES: Final = 128
-MOST_MESSAGES: Final = 10_000
 MODEL_LENGTH: Final = 200
+MOST_STOPS: Final = 128
+_SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _MOST_INPUTS: Final = 2_048
-_USER_LENGTH: Final = 512
+_MOST_LABELS: Final = 64
+_LABEL_LENGTH: Final = 512
+_MOST_BIASES: Final = 10_000
+# A name costs ten times as much to read as the same bytes of text, so a large body may not be all
+# names. Those with blanks before the colon are not seen: that is no more than a slow request.
+_LARGE_BODY: Final = 500_000
+_MOST_NAMES: Final = 100_000
 
 # Fields whose use is charged beyond tokens, or at other rates, and whose price is not known here.
-_UNPRICED: Final = ("web_search_options", "prediction")
+_UNPRICED: Final = ("enable_search", "prediction", "search_parameters", "web_search_options")
+_PLAIN_TOOLS: Final = frozenset(("function", "custom"))
 _PLAIN_TIERS: Final = (b"null", b'"auto"', b'"default"', b'"standard"')
-_DOUBLED: Final = (b'"model"', b'"stream"', b'"max_tokens"', b'"max_completion_tokens"', b'"n"')
-_MEDIA: Final = (b'"image_url"', b'"input_audio"', b'"file"', b'"image"', b'"video_url"')
-_ROLES: Final = frozenset(
-    (b'"system"', b'"user"', b'"assistant"', b'"tool"', b'"developer"', b'"function"')
+_DOUBLED: Final = (
+    b'"model"',
+    b'"messages"',
+    b'"stream"',
+    b'"max_tokens"',
+    b'"max_completion_tokens"',
+    b'"n"',
 )
-_CONTENT: Final = frozenset((b'"', b"[", b"n"))
 _NULL: Final = b"null"
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _decode_any = msgspec.json.decode
-_encode = msgspec.json.Encoder().encode
 
 
 def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The request's top-level fields, undecoded. Raises Unreadable."""
     if not body.isascii():
         _require_utf8(body)
+    if len(body) > _LARGE_BODY and body.count(b'":') - body.count(b'\\":') > _MOST_NAMES:
+        raise Unreadable("invalid_json", "The body has too many names.")
     try:
         fields = _decode_fields(body)
     except UNREADABLE as error:
@@ -87,16 +96,6 @@ def served_name(model: str) -> str:
     if not model or len(model) > MODEL_LENGTH or not model.isprintable() or " " in model:
         raise NotFound("model_not_found", "The model does not exist.", param="model")
     return model
-
-
-def has_media(body: bytes) -> bool:
-    """Whether a message has parts whose tokens their bytes do not bound."""
-    if b"\\u00" in body:
-        # A name may be spelt with escapes; this one is the name itself.
-        with suppress(*UNREADABLE):
-            body = _encode(_decode_any(body))
-    # A part always has a type; most requests have none.
-    return b'"type"' in body and any(map(body.__contains__, _MEDIA))
 
 
 def flag(fields: Fields, name: str) -> bool:
@@ -164,28 +163,6 @@ def _whole(raw: msgspec.Raw, name: str, *, most: int) -> int:
     return value
 
 
-def require_messages(fields: Fields) -> None:
-    """Raise Invalid unless the messages are some, with known roles and plain content."""
-    raw = fields.get("messages")
-    if raw is None:
-        raise invalid("invalid_value", "messages", "messages are required.")
-    try:
-        messages = _decode_messages(raw)
-    except UNREADABLE as error:
-        raise invalid("invalid_value", "messages", "messages must be a list of objects.") from error
-    if not 1 <= len(messages) <= MOST_MESSAGES:
-        raise invalid(
-            "invalid_value", "messages", f"messages must have 1 to {MOST_MESSAGES} entries."
-        )
-    for message in messages:
-        role = message.get("role")
-        if role is None or bytes(role) not in _ROLES:
-            raise invalid("invalid_value", "messages", "A message has no known role.")
-        content = bytes(message.get("content", _NULL))
-        if content[:1] not in _CONTENT:
-            raise invalid("invalid_value", "messages", "content must be text or a list of parts.")
-
-
 def require_input(fields: Fields) -> None:
     """Raise Invalid unless there is something to embed."""
     raw = fields.get("input")
@@ -215,21 +192,64 @@ def _are_tokens(value: object) -> bool:
 def require_priced_features(fields: Fields) -> None:
     """Raise Invalid for features that cost extra and have no price here."""
     for name in _UNPRICED:
-        if name in fields and bytes(fields[name]) != _NULL:
+        if name in fields and bytes(fields[name]) not in (_NULL, b"false"):
             raise invalid("unpriced_feature", name, f"{name} has no price here.")
     tier = fields.get("service_tier")
     if tier is not None and bytes(tier) not in _PLAIN_TIERS:
         raise invalid("unpriced_feature", "service_tier", "This service tier has no price here.")
 
+    tools = fields.get("tools")
+    if tools is not None and not _are_plain_tools(_decode(tools)):
+        raise invalid(
+            "unpriced_feature",
+            "tools",
+            "tools must be functions; built-in ones have no price here.",
+        )
 
-def require_plain_user(fields: Fields) -> None:
-    """Raise Invalid for an end user's name that is too long or not printable."""
-    raw = fields.get("user")
-    if raw is None or bytes(raw) == _NULL:
-        return
-    user = _decode(raw)
-    if not isinstance(user, str) or len(user) > _USER_LENGTH or not user.isprintable():
-        raise invalid("invalid_value", "user", f"user must be text of at most {_USER_LENGTH}.")
+
+def _are_plain_tools(tools: object) -> bool:
+    return tools is None or (
+        isinstance(tools, list)
+        and all(isinstance(tool, dict) and tool.get("type") in _PLAIN_TOOLS for tool in tools)
+    )
+
+
+def require_sane_sampling(fields: Fields) -> None:
+    """Raise Invalid for sampling fields that no server could make sense of."""
+    for name in _SAMPLING:
+        value = _decode(fields[name]) if name in fields else None
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise invalid("invalid_value", name, f"{name} must be a number.")
+    stop = _decode(fields["stop"]) if "stop" in fields else None
+    if stop is not None and not isinstance(stop, str):
+        if not isinstance(stop, list) or len(stop) > MOST_STOPS or not _are_texts(stop):
+            raise invalid("invalid_value", "stop", f"stop must be text, or up to {MOST_STOPS}.")
+    bias = _decode(fields["logit_bias"]) if "logit_bias" in fields else None
+    if bias is not None and not (isinstance(bias, dict) and len(bias) <= _MOST_BIASES):
+        raise invalid("invalid_value", "logit_bias", f"logit_bias may have {_MOST_BIASES} entries.")
+
+
+def _are_texts(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def require_plain_labels(fields: Fields) -> None:
+    """Raise Invalid for `user` and `metadata` that are too long, not text or not printable."""
+    user = _decode(fields["user"]) if "user" in fields else None
+    if user is not None and not _is_label(user):
+        raise invalid("invalid_value", "user", f"user must be text of at most {_LABEL_LENGTH}.")
+    labels = _decode(fields["metadata"]) if "metadata" in fields else {}
+    texts = [*labels, *labels.values()] if isinstance(labels, dict) else [labels]
+    if labels is not None and (len(texts) > 2 * _MOST_LABELS or not all(map(_is_label, texts))):
+        raise invalid(
+            "invalid_value",
+            "metadata",
+            f"metadata may have {_MOST_LABELS} texts of at most {_LABEL_LENGTH} characters.",
+        )
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LABEL_LENGTH and value.isprintable()
 
 
 def _decode(raw: msgspec.Raw) -> object:
