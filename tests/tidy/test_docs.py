@@ -232,6 +232,21 @@ def test_every_metric_and_setting_that_is_named_exists() -> None:
             assert name in variables, f"{source.path}: {name}"
 
 
+def test_a_default_that_is_named_in_passing_is_the_default() -> None:
+    defaults = {
+        name: field.default
+        for kind in (Settings, UpstreamSettings)
+        for name, field in kind.model_fields.items()
+    }
+    found = 0
+    for source in pages():
+        for name, number in re.findall(r"`(\w+)`,? \(?(\d[\d,]*)(?: m?s)?\)", source.text):
+            if name in defaults:
+                found += 1
+                assert defaults[name] == int(number.replace(",", "")), f"{source.path}: {name}"
+    assert found > 10
+
+
 def test_every_code_that_is_linked_to_has_its_heading() -> None:
     known = set(described_codes())
     for source in pages():
