@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         default=100_000, ge=100, description="The most keys that a worker remembers."
     )
     settle_linger_ms: int = Field(
-        default=8, ge=0, le=10_000, description="How long a batch of charges gathers, in ms."
+        default=10, ge=0, le=10_000, description="How long a batch of charges gathers, in ms."
     )
     settle_batch: int = Field(
         default=256, ge=1, le=10_000, description="The most charges that are settled at once."

@@ -8,7 +8,7 @@ Must not know which keys exist, nor where randomness comes from.
 
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -94,13 +94,18 @@ def digest(secret: str | bytes) -> bytes:
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
 
 
-def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+def presented(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     """Return the credential in a request's headers (lower-case names): the one extractor.
 
     `Authorization: Bearer <secret>` or `x-api-key: <secret>`, to the letter; None when there is
     neither. Another scheme is a credential that nobody has. Raises Unreadable when a header came
     twice or the two differ: which of them counts must not be a matter of opinion.
     """
+    named = dict(headers)
+    if len(named) == len(headers) and b"x-api-key" not in named:
+        # The usual case: one header of a kind, so there is nothing to be ambiguous about.
+        value = named.get(_AUTHORIZATION)
+        return None if value is None else _bearer(value)
     found: bytes | None = None
     names = b""
     for name, value in headers:

@@ -3,7 +3,7 @@
 Must not know which kinds of keys there are or what they may do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bursar.core import secrets
@@ -16,7 +16,7 @@ _IN_QUERY: Final = frozenset(
 
 
 def find_secret(
-    headers: Iterable[tuple[bytes, bytes]], *, query_names: Iterable[str]
+    headers: Sequence[tuple[bytes, bytes]], *, query_names: Iterable[str]
 ) -> bytes | None:
     """Return the key that a request presents, unchecked; None when there is none.
 

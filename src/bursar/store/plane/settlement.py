@@ -19,7 +19,7 @@ from bursar.core.errors import InvariantViolated
 from bursar.store import counters
 from bursar.store.database import POSTGRESQL, WriteTx
 from bursar.store.plane import leases, statements, workers
-from bursar.store.plane.charges import Charge, Move, MoveKey, sum_moves
+from bursar.store.plane.charges import Charge, Move, sum_moves
 from bursar.store.tables import transfers
 
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
@@ -27,6 +27,7 @@ _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _ROLLUP_KEY: Final = operator.itemgetter(0, 3, 5, 4, 8, 7, 10)
 _ROLLUP_SUMS: Final = tuple(map(operator.itemgetter, (13, 14, 15, 16, 19, 20)))
 _encode = msgspec.json.Encoder().encode
+_Rows = list[tuple[Any, ...]]
 COST = "cost"
 
 
@@ -44,8 +45,17 @@ async def settle(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> b
         raise NotCovered("a charge exceeds its hold")
     if not await _advance(tx, worker_id=worker_id, charges=charges):
         return False
-    await _move(tx, worker_id=worker_id, sums=sum_moves(charges))
-    await _insert_usage(tx, [_usage_row(worker_id, charge, 0) for charge in charges])
+    rows = [_usage_row(worker_id, charge, 0) for charge in charges]
+    sums = sum_moves(charges)
+    await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
+    moves = [(*key, from_lease, used) for key, (from_lease, used) in sums.items()]
+    held = [(worker_id, *move[:7]) for move in moves if move[6]]
+    if tx.dialect == POSTGRESQL:
+        await _write_batch(tx, rows, held, moves)
+    else:
+        _require_covered(await leases.run(tx, statements.SETTLE_LEASES, held), held)
+        await leases.run(tx, statements.SETTLE_ALLOWANCES, moves)
+        await _insert_usage(tx, rows)
     return True
 
 
@@ -90,13 +100,22 @@ async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) ->
     )
 
 
-async def _move(tx: WriteTx, *, worker_id: int, sums: dict[MoveKey, tuple[int, int]]) -> None:
-    await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
-    rows = [(*key, from_lease, used) for key, (from_lease, used) in sums.items()]
-    held = [(worker_id, *row[:7]) for row in rows if row[6]]
-    if await leases.run(tx, statements.SETTLE_LEASES, held) != len(held):
+async def _write_batch(tx: WriteTx, rows: _Rows, held: _Rows, moves: _Rows) -> None:
+    documents = tuple(_encode(each).decode() for each in (rows, held, moves))
+    answer: Any = (await tx.driver(statements.SETTLE_BATCH, documents)).one()
+    added, shrunk = answer
+    _require_covered(shrunk, held)
+    _require_new(added, rows)
+
+
+def _require_covered(shrunk: int, held: _Rows) -> None:
+    if shrunk != len(held):
         raise NotCovered("a lease is smaller than its charges")
-    await leases.run(tx, statements.SETTLE_ALLOWANCES, rows)
+
+
+def _require_new(added: int, rows: _Rows) -> None:
+    if added != len(rows):
+        raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
 
 
 async def _move_one(
@@ -133,17 +152,14 @@ def _affordable(
     return charged
 
 
-async def _insert_usage(tx: WriteTx, rows: list[tuple[object, ...]]) -> None:
+async def _insert_usage(tx: WriteTx, rows: _Rows) -> None:
     if tx.dialect == POSTGRESQL:
-        document = _encode(rows).decode()
-        added = int((await tx.driver(statements.SETTLE_USAGE, (document,))).scalar_one())
-    else:
-        added = (await tx.driver(statements.INSERT_USAGE, rows)).rowcount
-        hourly = _by_hour(rows)
-        await tx.driver(statements.ADD_HOURLY, hourly)
-        await tx.driver(statements.ADD_DAILY, _by_day(hourly))
-    if added != len(rows):
-        raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
+        await _write_batch(tx, rows, [], [])
+        return
+    _require_new((await tx.driver(statements.INSERT_USAGE, rows)).rowcount, rows)
+    hourly = _by_hour(rows)
+    await tx.driver(statements.ADD_HOURLY, hourly)
+    await tx.driver(statements.ADD_DAILY, _by_day(hourly))
 
 
 def _by_hour(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -142,9 +142,11 @@ FIND_LEASE: Final = (
 
 # --- settlement ----------------------------------------------------------------------------------
 
-# Rows of usage and both roll-ups in one statement; the order keeps roll-up locks in one order too.
-# The rows come as one JSON document: made and sent at a fifth of what 26 arrays cost the worker.
-SETTLE_USAGE: Final = """
+# A whole batch in one statement: rows of usage, both roll-ups, what leaves leases, what is used.
+# Rows ($1) and moves ($2: leases to shrink, $3: allowances) come as JSON documents, made and sent
+# at a fifth of what arrays cost the worker; the order keeps locks of roll-ups in one order too.
+# The answer is how many rows were added and how many leases were shrunk.
+SETTLE_BATCH: Final = """
     WITH e AS (
         SELECT (e->>0)::bigint AS account_id, (e->>1)::bigint AS at_ms, (e->>2) AS event_id,
                (e->>3)::bigint AS key_id, (e->>4)::bigint AS user_id,
@@ -203,8 +205,23 @@ SETTLE_USAGE: Final = """
             reasoning_tokens = d.reasoning_tokens + excluded.reasoning_tokens,
             cost_nanos = d.cost_nanos + excluded.cost_nanos,
             overrun_nanos = d.overrun_nanos + excluded.overrun_nanos
+    ), shrunk AS (
+        UPDATE leases l SET amount = l.amount - (w->>7)::bigint
+          FROM jsonb_array_elements($2::text::jsonb) AS w
+         WHERE l.worker_id = (w->>0)::bigint AND l.account_id = (w->>1)::bigint
+           AND l.scope = w->>2 AND l.resource = w->>3 AND l.window_name = w->>4
+           AND l.model = w->>5 AND l.window_start_ms = (w->>6)::bigint
+           AND l.amount >= (w->>7)::bigint
+        RETURNING 1
+    ), used AS (
+        UPDATE allowances a
+           SET leased = a.leased - (w->>6)::bigint, used = a.used + (w->>7)::bigint
+          FROM jsonb_array_elements($3::text::jsonb) AS w
+         WHERE a.account_id = (w->>0)::bigint AND a.scope = w->>1 AND a.resource = w->>2
+           AND a.window_name = w->>3 AND a.model = w->>4 AND a.window_start_ms = (w->>5)::bigint
+           AND (SELECT count(*) FROM shrunk) = jsonb_array_length($2::text::jsonb)
     )
-    SELECT count(*) FROM added
+    SELECT (SELECT count(*) FROM added), (SELECT count(*) FROM shrunk)
 """
 
 INSERT_USAGE: Final = """
