@@ -6,7 +6,6 @@ or held in between.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy import select
 from bursar.core.money import parse_usd
 from bursar.store import allowances
 from bursar.store.tables import usage_events
-from tests.serving import House
+from tests.serving import House, until
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,8 @@ async def usage_rows(house: House) -> list[Any]:
 
 async def at_rest(house: House, *, within_s: float = 5.0) -> Books:
     """The books once no request is in flight any more; fails if that takes longer."""
-    for _ in range(int(within_s / 0.01)):
-        if not house.server.metrics.holds_open:
-            break
-        await asyncio.sleep(0.01)
-    books = await read(house)
-    assert books.holds_open == 0
-    return books
+    await until(lambda: not house.server.metrics.holds_open, within_s=within_s)
+    return await read(house)
 
 
 def require_consistent(books: Books, *, credit: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -89,6 +89,15 @@ class House:
             self.price,
             {"input_tokens": sale.prompt_tokens, "output_tokens": sale.completion_tokens},
         )
+
+
+async def until(holds: Callable[[], bool], *, within_s: float = 5.0) -> None:
+    """Wait until something holds that happens on the loop; fail if it takes longer."""
+    for _ in range(int(within_s / 0.01)):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    assert holds()
 
 
 @asynccontextmanager

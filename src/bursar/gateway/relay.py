@@ -98,13 +98,15 @@ class Exchange:
         self._worker.settlement.submit(record, parts)
 
     def charge_delivered(self, outcome: str) -> None:
-        """Charge a stream for what has been seen of it; nothing seen costs nothing."""
+        """Charge a stream for what has been seen of it; nothing seen, or only an error, is free."""
         meter = self.meter
         if self.is_charged or meter is None:
             return
-        if meter.usage is None and not meter.events:
-            return
-        output = 0 if meter.usage is not None else meter.estimate_output_tokens()
+        output = 0
+        if meter.usage is None:
+            output = meter.estimate_output_tokens()
+            if not meter.events or (meter.has_error and not output):
+                return
         self.charge(charging.sale(self.plan, meter.usage, estimated_output=output), outcome)
 
     def end(self) -> None:

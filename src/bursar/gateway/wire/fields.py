@@ -238,9 +238,11 @@ def require_plain_labels(fields: Fields) -> None:
     user = _decode(fields["user"]) if "user" in fields else None
     if user is not None and not _is_label(user):
         raise invalid("invalid_value", "user", f"user must be text of at most {_LABEL_LENGTH}.")
-    labels = _decode(fields["metadata"]) if "metadata" in fields else {}
-    texts = [*labels, *labels.values()] if isinstance(labels, dict) else [labels]
-    if labels is not None and (len(texts) > 2 * _MOST_LABELS or not all(map(_is_label, texts))):
+    labels = _decode(fields["metadata"]) if "metadata" in fields else None
+    if labels is None:
+        return
+    texts = [*labels, *labels.values()] if isinstance(labels, dict) else [None]
+    if len(texts) > 2 * _MOST_LABELS or not all(map(_is_label, texts)):
         raise invalid(
             "invalid_value",
             "metadata",
