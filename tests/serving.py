@@ -174,7 +174,7 @@ async def _furnish(
 @asynccontextmanager
 async def _listening(server: bootstrap.Server, patience: Patience | None) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    options = uvicorn_options(server.app, patience=patience)
+    options = uvicorn_options(server.app, targets=server.app.targets, patience=patience)
     http = bootstrap.HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=5))
     task = asyncio.create_task(http.serve(sockets=[listener]))
     # The listener is bound already: a connection waits until it is accepted.

@@ -5,6 +5,7 @@ spelling of a path reaches a handler without its checks.
 """
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -30,6 +31,8 @@ class Application:
     def __init__(self, gateway: Gateway, control: App) -> None:
         self._gateway = gateway
         self._control = control
+        # The calls that may take the short way, by their targets.
+        self.targets = {path: partial(gateway.serve, endpoint) for path, endpoint in _POST.items()}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""

@@ -79,7 +79,7 @@ class Caller:
     def body_at_hand(self, *, most: int) -> bytes | None:
         """The body if all of it is here already, as it mostly is. Raises TooLarge."""
         cycle = self._cycle
-        if type(cycle) is not RequestResponseCycle:
+        if not isinstance(cycle, RequestResponseCycle):
             return None
         body = take_body(cycle)
         if body is not None and len(body) > most:
@@ -92,7 +92,7 @@ class Caller:
         The ordinary way, by `start` and `write`, costs as much as the rest of a request together.
         """
         cycle = self._cycle
-        if type(cycle) is not RequestResponseCycle or not may_answer_at_once(cycle):
+        if not isinstance(cycle, RequestResponseCycle) or not may_answer_at_once(cycle):
             return False
         self.status = 200
         answer_at_once(cycle, head, body)

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from bursar.gateway.asgi import App
 from bursar.gateway.cork import Cork
+from bursar.gateway.direct import DirectCycle, Serve, Targets
 
 MOST_HEAD_BYTES: Final = 65_536
 MOST_HEADERS: Final = 200
@@ -65,9 +66,12 @@ class Patience:
 class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
-    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience: Patience, targets: Targets, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience = patience
+        self._targets = targets
+        # How to serve the request that is being read, if it takes the short way.
+        self._serve: Serve | None = None
         self._cork: Cork | None = None
         self._stage = _BETWEEN
         self._packet = 0
@@ -111,6 +115,8 @@ class Protocol(HttpToolsProtocol):
                     data = self._without_upgrade() + data[upgrade.args[0] :]
                     continue
             break
+        if self._serve is not None:
+            self._go_the_long_way()
         cycle: RequestResponseCycle | None = self.cycle
         if self._stage or cycle is None or cycle.response_complete:
             self._watch()
@@ -140,7 +146,10 @@ class Protocol(HttpToolsProtocol):
             self._wire_bytes = 0
             self._is_fresh = True
             self._began_s = 0.0
-            super().on_message_begin()
+            # The scope is made when it is known that one is needed.
+            self.url = b""
+            self.headers = []
+            self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         """Bound the target."""
@@ -158,10 +167,18 @@ class Protocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._refuse(501, "method_not_supported", "This server is not a proxy.")
             return
-        super().on_headers_complete()
         self._stage = _BODY
         self._wire_bytes = self._body_bytes = 0
         self._is_fresh = True
+        if not self._goes_the_short_way():
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        super().on_headers_complete()
         # Trailers come by the same callback; they are not headers of a request that is under way.
         self.headers = []
         if self.scope["http_version"] not in ("1.1", "1.0"):
@@ -169,6 +186,39 @@ class Protocol(HttpToolsProtocol):
         # An answer to HEAD is a head that nothing follows.
         elif self.scope["method"] != "HEAD":
             self.cycle.transport = self._cork  # type: ignore[assignment]
+
+    def _goes_the_short_way(self) -> bool:
+        """Whether this is a call of a model that nothing precedes; then its cycle is made."""
+        serve = self._targets.get(self.url)
+        earlier: RequestResponseCycle | None = self.cycle
+        if (
+            serve is None
+            or self.expect_100_continue
+            or (earlier is not None and not earlier.response_complete)
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+        ):
+            return False
+        self._serve = serve
+        self.cycle = DirectCycle(
+            self.headers,
+            self._cork,  # type: ignore[arg-type]
+            self.flow,
+            self.server_state.default_headers,
+            keep_alive=self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.headers = []
+        return True
+
+    def _go_the_long_way(self) -> None:
+        """The body did not come with the head: waiting for it is what ASGI is made for."""
+        self._serve, cycle = None, self.cycle
+        if self._stage == _BODY:
+            self.cycle = None  # type: ignore[assignment]
+            self.headers = cycle.scope["headers"]  # type: ignore[assignment]
+            self._hand_on()
+            self.cycle.body += cycle.body
 
     def on_body(self, body: bytes) -> None:
         """Take body bytes of a request that was not refused."""
@@ -181,6 +231,11 @@ class Protocol(HttpToolsProtocol):
         if self._stage == _BODY:
             self._stage = _BETWEEN
             super().on_message_complete()
+            if self._serve is not None:
+                serve, self._serve = self._serve, None
+                task = self.cycle.begin(serve, self.loop)  # type: ignore[attr-defined]
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
 
     # What is refused
 
@@ -325,13 +380,15 @@ class Protocol(HttpToolsProtocol):
             self._stall_timer = None
 
 
-def uvicorn_options(app: App, *, patience: Patience | None = None) -> dict[str, Any]:
+def uvicorn_options(
+    app: App, *, targets: Targets | None = None, patience: Patience | None = None
+) -> dict[str, Any]:
     """The settings under which uvicorn serves `app`."""
     return {
         "app": app,
         # The application is a plain function that returns what is awaited: nothing to inspect.
         "interface": "asgi3",
-        "http": functools.partial(Protocol, patience=patience or Patience()),
+        "http": functools.partial(Protocol, patience=patience or Patience(), targets=targets or {}),
         "loop": "none",
         "ws": "none",
         "lifespan": "off",

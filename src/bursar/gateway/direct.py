@@ -1,0 +1,75 @@
+"""The short way in for calls of models: from the parser to the gateway, past ASGI.
+
+Owns the request cycle of a call whose head and body came together, as they mostly do. It is
+uvicorn's own, so everything that it can do still works (streams, errors, pipelines, draining);
+what is left out is what such a call does not need: a scope of twelve fields, an event, a wrapping
+coroutine. Must not know what is served.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from bursar.gateway.caller import Caller
+
+Serve = Callable[[Caller], Coroutine[Any, Any, None]]
+# By the request's target, byte for byte: one with a query takes the long way.
+Targets = Mapping[bytes, Serve]
+
+
+class _Settled:
+    """Stands in for the event that tells of more body: there is none to come."""
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+    def clear(self) -> None:
+        """Nothing is remembered."""
+
+    async def wait(self) -> None:
+        """There is nothing to wait for but the caller's leaving, which the cycle knows."""
+
+
+_SETTLED: Final[Any] = _Settled()
+
+
+class DirectCycle(RequestResponseCycle):
+    """A POST whose body is here; what differs from one request to the next is set, and no more."""
+
+    access_log = False
+    disconnected = False
+    waiting_for_100_continue = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding = None
+    expected_content_length = 0
+    message_event = _SETTLED
+
+    def __init__(  # deliberately not the parent's, which sets what the class sets here
+        self,
+        headers: list[tuple[bytes, bytes]],
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        default_headers: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+        on_response: Callable[..., None],
+    ) -> None:
+        self.scope = {"method": "POST", "headers": headers}  # type: ignore[typeddict-item]
+        self.transport = transport
+        self.flow = flow
+        self.default_headers = default_headers
+        self.keep_alive = keep_alive
+        self.on_response = on_response
+        self.body = bytearray()
+
+    def begin(self, serve: Serve, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Start serving."""
+        scope: Any = self.scope
+        receive: Any = self.receive
+        send: Any = self.send
+        return loop.create_task(serve(Caller(scope, receive, send)))
