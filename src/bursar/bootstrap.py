@@ -12,8 +12,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,10 @@ import bursar
 from bursar.api import app as control
 from bursar.config import Settings, UpstreamSettings
 from bursar.core.errors import Conflict, Unavailable
-from bursar.gateway.app import Application
+from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
 from bursar.gateway.routing import Router, Upstream
-from bursar.gateway.server import uvicorn_options
 from bursar.gateway.upstreams.pool import KeepAlivePool
 from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
@@ -42,6 +41,7 @@ from bursar.worker.plane import Limits, Worker, wall_clock_ms
 _log = structlog.get_logger("bursar")
 _BACKLOG = 4_096
 _GC_THRESHOLD = 20_000
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +89,40 @@ def owning(settings: Settings) -> Iterator[None]:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock_ms: Callable[[], int] = wall_clock_ms
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    clock_ms: Callable[[], int] = wall_clock_ms,
 ) -> AsyncIterator[Server]:
     """Everything that serves, started, without the HTTP server around it."""
-    database = Database(settings.resolved_database_url, clock_ms=clock_ms)
-    metrics = Metrics()
-    worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
-    router = make_router(settings)
-    await worker.start()
-    metrics.gauges = worker.gauges
-    tidying = asyncio.create_task(retention.run(database))
-    try:
+    metrics = metrics or Metrics()
+    async with AsyncExitStack() as parts:
+        router = make_router(settings)
+        parts.push_async_callback(router.close)
+        database = Database(settings.resolved_database_url, clock_ms=clock_ms)
+        parts.push_async_callback(database.close)
+        worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
+        await worker.start()
+        parts.push_async_callback(worker.stop)
+        metrics.gauges = worker.gauges
+        tidying = asyncio.create_task(retention.run(database))
+        parts.push_async_callback(_cancel, [tidying])
         yield Server(database, worker, router, metrics, _application(settings, worker, router))
-    finally:
-        tidying.cancel()
-        await asyncio.gather(tidying, return_exceptions=True)
-        await worker.stop()
-        await router.close()
-        await database.close()
 
 
-def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+def serve(
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
     """Serve until told to stop; `on_ready` gets the URL once requests are answered.
 
     Raises Unavailable when the address cannot be had and Conflict when the file is owned.
     """
     listener = _bind(settings)
     with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(_serve(settings, listener, on_ready))
+        runner.run(_serve(settings, listener, metrics, on_ready))
 
 
 def make_router(settings: Settings) -> Router:
@@ -143,23 +149,30 @@ def worker_limits(settings: Settings) -> Limits:
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+    settings: Settings,
+    listener: socket.socket,
+    metrics: Metrics | None,
+    on_ready: Callable[[str], None] | None,
 ) -> None:
-    async with running(settings) as server:
-        options = uvicorn_options(server.app)
-        drain_s = max(1, round(settings.drain_s))
-        http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
-        url = _url(settings, listener)
-        _log.info("serving", url=url)
-        if on_ready is not None:
-            on_ready(url)
-        # What was built at the start stays for good: looking through it again and again for
-        # garbage costs each request more than its own arithmetic.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD, 50, 50)
-        await http.serve(sockets=[listener])
-        _log.info("stopping")
+    with _Told() as told:
+        async with running(settings, metrics=metrics) as server:
+            options = uvicorn_options(server.app)
+            drain_s = max(1, round(settings.drain_s))
+            http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
+            told.pass_on(http)
+            url = _url(settings, listener)
+            _log.info("serving", url=url)
+            if on_ready is not None:
+                on_ready(url)
+            # What was built at the start stays for good: looking through it again and again for
+            # garbage costs each request more than its own arithmetic.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_GC_THRESHOLD, 50, 50)
+            await http.serve(sockets=[listener])
+            _log.info("stopping")
+            # Whoever was not done in time ends now, before the last charges are settled.
+            await _cancel(http.server_state.tasks)
 
 
 def _application(settings: Settings, worker: Worker, router: Router) -> Application:
@@ -178,6 +191,7 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
             why_not_ready=worker.why_not_ready,
             metrics=worker.metrics.render,
             activity_cache_s=round(settings.activity_cache_s),
+            max_body_bytes=settings.max_control_body_bytes,
         ),
     )
 
@@ -239,18 +253,52 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    ended = list(tasks)
+    for task in ended:
+        task.cancel()
+    await asyncio.gather(*ended, return_exceptions=True)
+
+
 class HttpServer(uvicorn.Server):
     """uvicorn's server, which would raise the signal again and end us before we have settled."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop serving at SIGINT and SIGTERM; at the second one, at once."""
-        loop = asyncio.get_running_loop()
-        caught = (signal.SIGINT, signal.SIGTERM)
-        for number in caught:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in caught:
-                loop.remove_signal_handler(number)
+        """Leave the signals to whoever runs the server."""
+        yield
+
+
+class _Told:
+    """SIGINT and SIGTERM, from before the first step of the start until after the last charge.
+
+    At the start they undo what has been started. Later they have requests finish; a second SIGINT
+    ends those too. While the last charges are settled they change nothing: that is what they want.
+    """
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._http: HttpServer | None = None
+        self._is_told = False
+
+    def pass_on(self, http: HttpServer) -> None:
+        """Let the server handle them from now on."""
+        self._http = http
+
+    def __enter__(self) -> "_Told":
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._tell, number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        # Being told to stop is no failure, however early.
+        return self._is_told and kind is asyncio.CancelledError
+
+    def _tell(self, number: int) -> None:
+        if self._http is not None:
+            self._http.handle_exit(number, None)
+        elif self._task is not None and not self._is_told:
+            self._task.cancel()
+        self._is_told = True

@@ -205,7 +205,7 @@ class Settings(BaseSettings):
         description="The largest request that the gateway takes, in bytes.",
     )
     max_control_body_bytes: int = Field(
-        default=64_000,
+        default=65_536,
         ge=1_024,
         le=10_000_000,
         description="The largest request that the control API takes, in bytes.",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bursar.api.wire.body import MAX_BYTES
 from tests.installations import INFERENCE, JSON, PROVISIONING, Api
 
 KEYS = "/v1/account/keys"
+MAX_BYTES = 65_536
 
 
 @pytest.fixture

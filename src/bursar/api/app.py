@@ -43,6 +43,7 @@ def create(
     why_not_ready: Callable[[], str | None],
     metrics: Callable[[], bytes],
     activity_cache_s: int = 300,
+    max_body_bytes: int = 65_536,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> FastAPI:
     """Return the control plane as an ASGI application.
@@ -57,6 +58,7 @@ def create(
         metrics=metrics,
         reports=Cache(ttl_s=activity_cache_s),
         running=Running(),
+        max_body_bytes=max_body_bytes,
     )
     app = _Application(
         title="Bursar",

@@ -7,7 +7,9 @@ Must not know how requests are served; `bootstrap` does.
 import ipaddress
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,20 +83,11 @@ def serve(
     bursar serve --port 9000 --data-dir /var/lib/bursar
     BURSAR_DATABASE_URL=postgresql+asyncpg://… bursar serve --workers 4
     """
-    from bursar import bootstrap, telemetry
-
-    found = session.settings(
-        host=host, port=port, credit=credit, workers=workers, behind_proxy=behind_proxy
-    )
-    telemetry.set_up_logs(log_format=found.log_format, level=found.log_level)
-    warning = exposure(found)
-    if warning:
-        output.say(f"Warning: {warning}")
-    made = set_up(found, _initialise(found, _EMAIL, is_required=False))
-    if made is not None:
-        _show_secrets(session, made, found.url)
-        output.say("This is the only time that they are shown.")
-    bootstrap.serve(found, on_ready=_announce(made, is_json=session.out.is_json))
+    with _stopped_in_order():
+        found = session.settings(
+            host=host, port=port, credit=credit, workers=workers, behind_proxy=behind_proxy
+        )
+        _serve(session, found)
 
 
 def exposure(found: "Settings") -> str:
@@ -105,6 +98,45 @@ def exposure(found: "Settings") -> str:
         f"{found.host} can be reached from other machines, and keys would travel unencrypted. "
         "Put a proxy with TLS in front and say --behind-proxy, or listen on 127.0.0.1."
     )
+
+
+def _serve(session: Session, found: "Settings") -> None:
+    from bursar import bootstrap, telemetry
+
+    metrics = telemetry.Metrics()
+    telemetry.set_up_logs(log_format=found.log_format, level=found.log_level, metrics=metrics)
+    warning = exposure(found)
+    if warning:
+        output.say(f"Warning: {warning}")
+    made = set_up(found, _initialise(found, _EMAIL, is_required=False))
+    if made is not None:
+        _show_secrets(session, made, found.url)
+        output.say("This is the only time that they are shown.")
+    on_ready = _announce(made, is_json=session.out.is_json)
+    bootstrap.serve(found, metrics=metrics, on_ready=on_ready)
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Take SIGTERM as asyncio takes Ctrl-C, which undoes what has begun; but for a good end.
+
+    For the time before the server has the signals: Python's own answer would be to drop dead.
+    """
+    is_told = False
+
+    def tell(_number: int, _frame: object) -> None:
+        nonlocal is_told
+        is_told = True
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_told:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _initialise(

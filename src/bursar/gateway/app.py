@@ -6,7 +6,7 @@ spelling of a path reaches a handler without its checks.
 
 from collections.abc import Awaitable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -16,6 +16,8 @@ from bursar.core.prices import Price, format_rate
 from bursar.gateway.asgi import App, Receive, Scope, Send
 from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
+from bursar.gateway.outbox import Outbox
+from bursar.gateway.server import Patience, Protocol
 from bursar.gateway.wire import answers
 from bursar.gateway.wire.calls import CHAT, EMBEDDINGS
 
@@ -78,6 +80,31 @@ class Application:
         request_id = self._gateway.next_id()
         status, headers, body = answers.not_allowed(request_id=request_id)
         await caller.answer(status, [*headers, (b"allow", allowed)], body)
+
+
+def uvicorn_options(app: Application, *, patience: Patience | None = None) -> dict[str, Any]:
+    """The settings under which uvicorn serves `app`."""
+    return {
+        "app": app,
+        # The application is a plain function that returns what is awaited: nothing to inspect.
+        "interface": "asgi3",
+        "http": partial(
+            Protocol,
+            patience=patience or Patience(),
+            targets=app.targets,
+            outbox=Outbox(),
+        ),
+        "loop": "none",
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": True,
+        "proxy_headers": False,
+        "timeout_keep_alive": 75,
+        "backlog": 4096,
+    }
 
 
 async def _send_json(caller: Caller, value: object, request_id: str) -> None:

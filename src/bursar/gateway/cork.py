@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from bursar.gateway.outbox import Outbox
+
 # Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
 _SMALL_BODY: Final = 65_000
 
@@ -42,8 +44,11 @@ def answer_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> Non
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     cycle.chunked_encoding = False
-    transport = cycle.transport
-    getattr(transport, "write_now", transport.write)(b"".join(parts))
+    transport: Any = cycle.transport
+    if cycle.keep_alive and isinstance(transport, Cork):
+        transport.write_soon(b"".join(parts))
+    else:
+        transport.write(b"".join(parts))
     cycle.message_event.set()
     if not cycle.keep_alive:
         transport.close()
@@ -56,10 +61,13 @@ class Cork:
     How it closes is the protocol's matter; everything else is the transport's own.
     """
 
-    __slots__ = ("_close", "_head", "_transport", "abort", "is_closing", "write_now")
+    __slots__ = ("_close", "_head", "_outbox", "_transport", "abort", "is_closing", "write_now")
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, outbox: Outbox, close: Callable[[], None]
+    ) -> None:
         self._transport = transport
+        self._outbox = outbox
         self._close = close
         self.write_now = transport.write
         self._head = b""
@@ -70,13 +78,18 @@ class Cork:
         """Write, or keep an answer's head for the write that always follows it."""
         if self._head:
             data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data[9:12] != b"100":
             self._head = data
             return
         self.write_now(data)
 
+    def write_soon(self, data: bytes) -> None:
+        """Write a whole answer together with the others of this turn of the loop."""
+        self._outbox.put(self.write_now, data)
+
     def close(self) -> None:
         """Close once everything is out, a head without a body included."""
+        self._outbox.flush()
         if self._head:
             self.write_now(self._head)
             self._head = b""

@@ -6,7 +6,6 @@ connection ends. Must not know applications.
 """
 
 import asyncio
-import functools
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from bursar.gateway.asgi import App
 from bursar.gateway.cork import Cork
 from bursar.gateway.direct import DirectCycle, Serve, Targets
+from bursar.gateway.outbox import Outbox
 
 MOST_HEAD_BYTES: Final = 65_536
 MOST_HEADERS: Final = 200
@@ -66,8 +65,11 @@ class Patience:
 class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
-    def __init__(self, *args: Any, patience: Patience, targets: Targets, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, patience: Patience, targets: Targets, outbox: Outbox, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._outbox = outbox
         self._patience = patience
         self._targets = targets
         # How to serve the request that is being read, if it takes the short way.
@@ -89,7 +91,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that says nothing at all is closed like one that is too slow."""
         super().connection_made(transport)
-        self._cork = Cork(transport, self._close)
+        self._cork = Cork(transport, self._outbox, self._close)
         self._timer = self.loop.call_later(self._patience.head_s, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,6 +134,11 @@ class Protocol(HttpToolsProtocol):
         """The caller reads."""
         super().resume_writing()
         self._stop_stall_timer()
+
+    def shutdown(self) -> None:
+        """Let go of a connection that is idle, once the last answers are out."""
+        self._outbox.flush()
+        super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that nobody has used for a while."""
@@ -378,25 +385,3 @@ class Protocol(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
-
-
-def uvicorn_options(
-    app: App, *, targets: Targets | None = None, patience: Patience | None = None
-) -> dict[str, Any]:
-    """The settings under which uvicorn serves `app`."""
-    return {
-        "app": app,
-        # The application is a plain function that returns what is awaited: nothing to inspect.
-        "interface": "asgi3",
-        "http": functools.partial(Protocol, patience=patience or Patience(), targets=targets or {}),
-        "loop": "none",
-        "ws": "none",
-        "lifespan": "off",
-        "access_log": False,
-        "log_config": None,
-        "server_header": False,
-        "date_header": True,
-        "proxy_headers": False,
-        "timeout_keep_alive": 75,
-        "backlog": 4096,
-    }

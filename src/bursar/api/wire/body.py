@@ -13,7 +13,6 @@ from starlette.datastructures import Headers
 from bursar.core import strictjson
 from bursar.core.errors import Invalid, Unreadable
 
-MAX_BYTES: Final = 65_536
 _MAX_SHOWN: Final = 64
 
 
@@ -26,21 +25,21 @@ class Model(BaseModel):
 M = TypeVar("M", bound=Model)
 
 
-async def read(headers: Headers, stream: AsyncIterator[bytes]) -> bytes:
+async def read(headers: Headers, stream: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
     """Return a JSON request's body, unparsed.
 
     Raises Unreadable: `unsupported_media_type` unless it is declared as plain JSON in UTF-8, and
-    `body_too_large` beyond 64 KiB, by what it declares or while it arrives.
+    `body_too_large` beyond `max_bytes`, by what it declares or while it arrives.
     """
     _check_media_type(headers)
     length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > MAX_BYTES:
-        raise _too_large()
+    if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > max_bytes:
+        raise _too_large(max_bytes)
     received = bytearray()
     async for part in stream:
         received += part
-        if len(received) > MAX_BYTES:
-            raise _too_large()
+        if len(received) > max_bytes:
+            raise _too_large(max_bytes)
     return bytes(received)
 
 
@@ -88,5 +87,5 @@ def _unsupported() -> Unreadable:
     return Unreadable("unsupported_media_type", message)
 
 
-def _too_large() -> Unreadable:
-    return Unreadable("body_too_large", f"A body may have at most {MAX_BYTES} bytes.")
+def _too_large(max_bytes: int) -> Unreadable:
+    return Unreadable("body_too_large", f"A body may have at most {max_bytes} bytes.")

@@ -40,6 +40,7 @@ class Plane:
     metrics: Callable[[], bytes]
     reports: Cache
     running: Running
+    max_body_bytes: int
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -79,7 +80,10 @@ async def answer(
     query = Query(request.scope["query_string"])
     secret = auth.find_secret(request.scope["headers"], query_names=query.names)
     key = _idempotency_key(request.headers) if request.method == "POST" else None
-    sent = await body.read(request.headers, request.stream()) if has_body else b""
+    sent = b""
+    if has_body:
+        most = plane.max_body_bytes
+        sent = await body.read(request.headers, request.stream(), max_bytes=most)
     document = body.parse(sent) if has_body else {}
     caller = None if principal is None else await prove(plane, secret=secret, wanted=principal)
     query.check(parameters)

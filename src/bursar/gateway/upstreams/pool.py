@@ -14,6 +14,7 @@ import asyncio
 import ssl
 from collections import deque
 
+from bursar.gateway.outbox import Outbox
 from bursar.gateway.upstreams.http11.connections import Connection
 from bursar.gateway.upstreams.http11.exchanges import Exchange
 from bursar.gateway.upstreams.http11.slots import Slots
@@ -58,6 +59,7 @@ class KeepAlivePool:
         self._emptied = asyncio.Event()
         self._idle: deque[Connection] = deque()
         self._slots = Slots(self._limits.max_connections, self._limits.max_waiters)
+        self._outbox = Outbox()
         self._is_closed = False
 
     @property
@@ -167,7 +169,7 @@ class KeepAlivePool:
         try:
             async with asyncio.timeout(self._timeouts.connect_s):
                 _transport, connection = await loop.create_connection(
-                    lambda: Connection(self, self._limits, loop),
+                    lambda: Connection(self, self._limits, loop, self._outbox),
                     origin.host,
                     origin.port,
                     ssl=self._tls,

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from bursar.gateway.outbox import Outbox
 from bursar.gateway.upstreams.http11.exchanges import Exchange
 from bursar.gateway.upstreams.port import FailureKind, Limits, Timeouts, UpstreamError
 
@@ -60,10 +61,12 @@ class Connection(asyncio.Protocol):
         "_head_room",
         "_is_head_request",
         "_is_kept_alive",
+        "_is_out",
         "_is_paused",
         "_is_used",
         "_limits",
         "_loop",
+        "_outbox",
         "_owner",
         "_parser",
         "_quiet",
@@ -71,10 +74,18 @@ class Connection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, owner: Owner, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        outbox: Outbox | None = None,
+    ) -> None:
         self._owner = owner
         self._limits = limits
         self._loop = loop
+        self._outbox = outbox
+        self._is_out = False
         self._parser = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
@@ -102,8 +113,17 @@ class Connection(asyncio.Protocol):
         self._head_room = self._limits.max_head
         self._quiet = 0
         self._is_head_request = is_head_request
-        transport.write(request)
+        self._is_out = False
+        if self._outbox is None:
+            self._write(request)
+        else:
+            self._outbox.put(self._write, request)
         return exchange
+
+    def _write(self, request: bytes) -> None:
+        self._is_out = True
+        if self._transport is not None:
+            self._transport.write(request)
 
     def resume(self) -> None:
         """Read on after a pause; the silence that we caused does not count as the upstream's."""
@@ -171,6 +191,11 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             self.close()  # Nobody asked: these bytes would be taken for the next request's answer.
+            return
+        if not self._is_out:
+            # What comes before the request is out answers something else: begin anew elsewhere.
+            exchange.is_stale = True
+            self.fail("closed", "the upstream spoke out of turn", request_sent=False)
             return
         exchange.heard_at = self._loop.time()
         self._quiet += len(data)
