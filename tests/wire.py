@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-_QUIET_S = 0.08
+# How long a server must say nothing more for its last answer to count as the last.
+QUIET_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,21 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self._heads: list[bytes] = []
         self._received = b""
 
     @classmethod
-    async def open(cls, url: str) -> Connection:
-        """Connect to a server by its URL."""
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Self]:
+        """Connect to a server by its URL, and leave it at the end."""
         parts = urlsplit(url)
         assert parts.hostname is not None
-        return cls(*await asyncio.open_connection(parts.hostname, parts.port, limit=2**20))
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def send(self, *parts: bytes, gap_s: float = 0.02) -> None:
         """Send each part by itself; a server that has hung up meanwhile is for `talk` to tell."""
@@ -82,7 +91,7 @@ class Connection:
         async with asyncio.timeout(within_s):
             while not is_closed:
                 answers, rest = parse(self._received, head_only=head_only)
-                patience = _QUIET_S if len(answers) >= expect and not rest else within_s
+                patience = QUIET_S if len(answers) >= expect and not rest else None
                 try:
                     async with asyncio.timeout(patience):
                         data = await self.reader.read(2**20)
@@ -96,30 +105,18 @@ class Connection:
         assert rest == b"", rest
         return Talk(answers, is_closed)
 
-    async def hang_up(self) -> None:
-        """Leave at once: the server sees a reset, or the end, whichever the system makes of it."""
+    def hang_up(self) -> None:
+        """Leave at once, with a reset if anything is unread."""
         self.writer.transport.abort()
-        await asyncio.sleep(0)
-
-    async def close(self) -> None:
-        """Leave."""
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except ConnectionError:
-            return
 
 
 async def talk(
     url: str, *parts: bytes, expect: int = 1, head_only: bool = False, within_s: float = 5
 ) -> Talk:
     """Send these bytes over a connection of their own and return what comes back."""
-    connection = await Connection.open(url)
-    try:
+    async with Connection.open(url) as connection:
         await connection.send(*parts)
         return await connection.talk(expect=expect, head_only=head_only, within_s=within_s)
-    finally:
-        await connection.close()
 
 
 def parse(data: bytes, *, head_only: bool = False) -> tuple[list[Answer], bytes]:
@@ -145,11 +142,17 @@ def parse(data: bytes, *, head_only: bool = False) -> tuple[list[Answer], bytes]
 
 def _body(headers: dict[str, str], rest: bytes) -> bytes | None:
     """The body's bytes as they were sent, None while they are not all there."""
-    if headers.get("transfer-encoding") == "chunked":
-        end = rest.find(b"0\r\n\r\n") if rest.startswith(b"0") else rest.find(b"\r\n0\r\n\r\n") + 2
-        return rest[: end + 5] if end >= 2 or rest.startswith(b"0\r\n\r\n") else None
-    length = int(headers["content-length"])
-    return rest[:length] if len(rest) >= length else None
+    if headers.get("transfer-encoding") != "chunked":
+        length = int(headers["content-length"])
+        return rest[:length] if len(rest) >= length else None
+    end = 0
+    while True:
+        size, separator, _ = rest[end:].partition(b"\r\n")
+        end += len(size) + 4 + int(size or b"0", 16)
+        if not separator or end > len(rest):
+            return None
+        if int(size, 16) == 0:
+            return rest[:end]
 
 
 def _plain(headers: dict[str, str], body: bytes) -> bytes:
