@@ -16,8 +16,7 @@ import pytest
 import structlog
 
 from bursar.cli import main
-
-SOURCE = Path(__file__).parents[2] / "src"
+from tests.live import SOURCE
 
 
 @dataclass(frozen=True)

@@ -5,64 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import httpx2
 
-from tests.cli.conftest import SOURCE
-
-READY = re.compile(r"Bursar serves on (http://\S+)")
-
-
-class Process:
-    """A running `bursar`, its output as it comes."""
-
-    def __init__(self, popen: subprocess.Popen[str]) -> None:
-        self.popen = popen
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
-        self.is_ready = threading.Event()
-        self.url = ""
-        pipes = ((popen.stdout, self.stdout), (popen.stderr, self.stderr))
-        self._threads = [threading.Thread(target=self._read, args=pipe) for pipe in pipes]
-        for thread in self._threads:
-            thread.start()
-
-    def _read(self, pipe: IO[str], lines: list[str]) -> None:
-        for line in pipe:
-            lines.append(line)
-            found = READY.search(line)
-            if found:
-                self.url = found[1]
-                self.is_ready.set()
-        pipe.close()
-
-    def end(self) -> int:
-        """Ask it to stop; its exit code."""
-        self.popen.send_signal(signal.SIGTERM)
-        code = self.popen.wait(20)
-        for thread in self._threads:
-            thread.join()
-        return code
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `bursar` as a shell would."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from bursar.cli import main; main()", *arguments],
-        env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+from tests.live import SOURCE, Process, run, start
 
 
 @contextmanager
@@ -70,7 +22,7 @@ def served(*arguments: str, **environment: str) -> Iterator[Process]:
     """A server that is ready."""
     process = Process(start("serve", "--port", "0", *arguments, **environment))
     try:
-        assert process.is_ready.wait(30), process.stderr
+        process.wait_until_ready()
         yield process
     finally:
         if process.popen.poll() is None:
@@ -82,13 +34,6 @@ def call(url: str, key: str) -> httpx2.Response:
     body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hi"}]}
     headers = {"authorization": f"Bearer {key}"}
     return httpx2.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=10)
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    process = start(*arguments)
-    stdout, stderr = process.communicate(timeout=30)
-    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
 def test_first_start_prints_secrets_and_calls_that_work_as_they_are() -> None:
