@@ -14,10 +14,9 @@ async def test_the_control_api_takes_bodies_as_large_as_is_set(
     async with serving(sqlite_database_url, tmp_path, settings=settings) as house:
         for size, status in ((2_000, 201), (2_001, 413)):
             body = b'{"name": "x"}'.ljust(size)
-            answer = await house.control(
-                "POST",
-                "/v1/account/keys",
-                content=body,
-                headers={"content-type": "application/json"},
-            )
+            headers = {
+                "authorization": f"Bearer {house.installation.provisioning_key}",
+                "content-type": "application/json",
+            }
+            answer = await house.http.post("/v1/account/keys", content=body, headers=headers)
             assert answer.status_code == status, answer.text
