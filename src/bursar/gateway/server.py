@@ -310,6 +310,7 @@ class Protocol(HttpToolsProtocol):
         body = msgspec.json.encode({"error": {**error, "request_id": request_id}})
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
         rest = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self._outbox.flush()
         self.transport.write(head + rest % (request_id.encode(), len(body)) + body)
         self._part()
 
@@ -371,6 +372,7 @@ class Protocol(HttpToolsProtocol):
         """Say no more, and throw away what still arrives until the caller leaves too."""
         self._stage = _OVER
         self._stop_timer()
+        self._outbox.flush()
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self.transport.write_eof()
