@@ -364,6 +364,7 @@ class Protocol(HttpToolsProtocol):
             self._part()
             return
         self._stop_timer()
+        self._outbox.flush()
         if self.transport.get_write_buffer_size():
             self._timer = self.loop.call_later(self._patience.reading_s, self.transport.abort)
         self.transport.close()
