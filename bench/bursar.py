@@ -115,8 +115,8 @@ def _run(installation: Installation, *words: str) -> str:
 
 
 @contextmanager
-def serve(lab: Lab, installation: Installation) -> Iterator[Target]:
-    """Run the installation's server and make it a key with a credit limit to be called with."""
+def serve(lab: Lab, installation: Installation, *, key: str | None = None) -> Iterator[Target]:
+    """Run the installation's server; without `key` make one with a credit limit to call with."""
     port = processes.free_port()
     command = [*COMMAND, "serve", "--data-dir", str(installation.data_dir), "--port", str(port)]
 
@@ -131,7 +131,7 @@ def serve(lab: Lab, installation: Installation) -> Iterator[Target]:
         env=installation.environment,
         is_ready=is_ready,
     ) as process:
-        key = _make_key(port, installation.provisioning_key)
+        key = key or _make_key(port, installation.provisioning_key)
         status, body = call_chat(port, key)
         if status != 200:
             raise Unavailable(f"{installation.name} refuses the bench: {status} {body[:300]!r}")

@@ -50,7 +50,7 @@ def measure_with_keys(
         made = asyncio.run(_seed(installation, count))
         keys_file = lab.workdir / "keys"
         keys_file.write_text("".join(f"{secret}\n" for secret in made))
-        with serve(lab, installation) as target:
+        with serve(lab, installation, key=made[0]) as target:
             tell(f"memory: calling with {count} keys")
             _call_with_each(lab, target, keys_file, count)
             wait_until_quiet(target)

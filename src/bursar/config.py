@@ -228,7 +228,7 @@ class Settings(BaseSettings):
         default=5.0, description="How long a worker keeps credit that it does not use, in seconds."
     )
     keyring_most: int = Field(
-        default=100_000, ge=100, description="The most keys that a worker remembers."
+        default=200_000, ge=100, description="The most keys that a worker remembers."
     )
     settle_linger_ms: int = Field(
         default=10, ge=0, le=10_000, description="How long a batch of charges gathers, in ms."

@@ -6,6 +6,7 @@ what. A deleted key keeps its row, because usage points at it; operator keys bel
 which is no customer's and has no row in `accounts`.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    tuple_,
     update,
 )
 
@@ -94,8 +96,16 @@ class KeyValues(TypedDict, total=False):
 
 async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | None:
     """Return what the secret with this SHA-256 belongs to, deleted and disabled keys included."""
+    return (await find_credentials(tx, secret_hashes=[secret_hash])).get(secret_hash)
+
+
+async def find_credentials(
+    tx: ReadTx, *, secret_hashes: Sequence[bytes]
+) -> dict[bytes, CredentialRow]:
+    """Return what secrets belong to, by their SHA-256; unknown ones are absent."""
     query = (
         select(
+            keys.c.secret_hash,
             keys.c.id,
             keys.c.account_id,
             keys.c.user_id,
@@ -112,28 +122,29 @@ async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | 
             func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
         )
         .select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
-        .where(keys.c.secret_hash == secret_hash)
+        .where(keys.c.secret_hash.in_(secret_hashes))
     )
-    row = (await tx.execute(query)).first()
-    if row is None:
-        return None
-    limits = await _list_limits(
-        tx, account_id=row.account_id, scopes=_scopes(key_id=row.id, user_id=row.user_id)
-    )
-    return CredentialRow(
-        key_id=row.id,
-        account_id=row.account_id,
-        user_id=row.user_id,
-        project_id=None,
-        kind=row.kind,
-        name=row.name,
-        is_enabled=bool(row.is_enabled),
-        expires_ms=row.expires_ms,
-        is_deleted=row.deleted_ms is not None,
-        account_status=row.account_status,
-        time_zone=row.time_zone,
-        allowances=limits,
-    )
+    rows = list(await tx.execute(query))
+    scopes = {row.id: _scopes(key_id=row.id, user_id=row.user_id) for row in rows}
+    wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
+    limits = await _list_limits(tx, wanted=wanted)
+    return {
+        bytes(row.secret_hash): CredentialRow(
+            key_id=row.id,
+            account_id=row.account_id,
+            user_id=row.user_id,
+            project_id=None,
+            kind=row.kind,
+            name=row.name,
+            is_enabled=bool(row.is_enabled),
+            expires_ms=row.expires_ms,
+            is_deleted=row.deleted_ms is not None,
+            account_status=row.account_status,
+            time_zone=row.time_zone,
+            allowances=_of_scopes(limits, row.account_id, scopes[row.id]),
+        )
+        for row in rows
+    }
 
 
 async def find_key(tx: ReadTx, *, account_id: int, key_id: int, kind: str) -> KeyRow | None:
@@ -252,9 +263,14 @@ def _scopes(*, key_id: int, user_id: int | None) -> tuple[str, ...]:
 
 
 async def _list_limits(
-    tx: ReadTx, *, account_id: int, scopes: tuple[str, ...]
-) -> tuple[Allowance, ...]:
-    columns = (
+    tx: ReadTx, *, wanted: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], list[Allowance]]:
+    """The allowances of these scopes (account id, scope)."""
+    found: dict[tuple[int, str], list[Allowance]] = {}
+    if not wanted:
+        return found
+    query = select(
+        allowances.c.account_id,
         allowances.c.scope,
         allowances.c.resource,
         allowances.c.window_name,
@@ -263,13 +279,16 @@ async def _list_limits(
         allowances.c.used,
         allowances.c.leased,
         allowances.c.window_start_ms,
-    )
-    query = select(*columns).where(
-        allowances.c.account_id == account_id, allowances.c.scope.in_(scopes)
-    )
-    rows = [
-        Allowance(AllowanceRef(account_id, *row[:4]), *row[4:])  # type: ignore[call-arg]
-        for row in await tx.execute(query)
-    ]
+    ).where(tuple_(allowances.c.account_id, allowances.c.scope).in_(list(wanted)))
+    for row in await tx.execute(query):
+        allowance = Allowance(AllowanceRef(*row[:5]), *row[5:])  # type: ignore[call-arg]
+        found.setdefault((row.account_id, row.scope), []).append(allowance)
+    return found
+
+
+def _of_scopes(
+    limits: dict[tuple[int, str], list[Allowance]], account_id: int, scopes: tuple[str, ...]
+) -> tuple[Allowance, ...]:
     # Sorted here and not by the database, whose collation may order scopes otherwise than Python.
-    return tuple(sorted(rows, key=lambda row: row.ref))
+    found = [row for scope in scopes for row in limits.get((account_id, scope), ())]
+    return tuple(sorted(found, key=lambda row: row.ref))

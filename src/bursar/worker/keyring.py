@@ -9,15 +9,20 @@ decide about money.
 import asyncio
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from bursar.core import secrets
-from bursar.core.refusals import Reason
+from bursar.core.refusals import Reason, as_error, deny
 from bursar.core.secrets import KeyKind
 from bursar.store import changes, keys
-from bursar.store.database import Change, Database
+from bursar.store.database import UNAVAILABLE, Change, Database, describe
 from bursar.store.keys import CredentialRow
 from bursar.worker.purse import Purse, Slot
 
+_log = structlog.get_logger("bursar.keyring")
 _MOST_UNKNOWN = 10_000
+_MOST_AT_ONCE = 200
+_EVERY_ACCOUNT = -1
 _NEVER_MS = 2**62
 
 
@@ -71,8 +76,10 @@ class Keyring:
         self._known: dict[bytes, Credential] = {}
         self._by_account: dict[int, dict[int, bytes]] = {}
         self._unknown: set[bytes] = set()
-        self._loading: dict[bytes, asyncio.Task[Credential | None]] = {}
-        self._generation = 0
+        self._wanted: dict[bytes, asyncio.Future[Credential | None]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        # Accounts of which something changed since the present look-up began.
+        self._changed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -82,24 +89,27 @@ class Keyring:
         return self._known.get(secrets.digest(secret))
 
     async def load(self, secret: bytes) -> Credential | Reason:
-        """Look a secret up in the store, once for all who ask at the same time."""
+        """Look a secret up in the store, once for all who ask at the same time.
+
+        Raises Unavailable when the store does not answer.
+        """
         if secrets.parse(secret) is None:
             return Reason.MALFORMED
         digest = secrets.digest(secret)
         if digest in self._unknown:
             return Reason.UNKNOWN
-        task = self._loading.get(digest)
-        if task is None:
-            task = asyncio.create_task(self._load(digest))
-            self._loading[digest] = task
-            task.add_done_callback(lambda _: self._loading.pop(digest, None))
+        future = self._wanted.get(digest)
+        if future is None:
+            future = self._wanted[digest] = asyncio.get_running_loop().create_future()
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read_wanted())
         # One caller's disconnect must not cancel the look-up that others wait for.
-        return await asyncio.shield(task) or Reason.UNKNOWN
+        return await asyncio.shield(future) or Reason.UNKNOWN
 
     def apply(self, news: Sequence[Change]) -> None:
         """Drop what has changed; plain, so that nobody is let in between."""
-        self._generation += 1
         for change in news:
+            self._changed.add(change.account_id)
             if change.topic == changes.KEY:
                 self._unknown.clear()
                 self._drop(change.account_id, int(change.subject))
@@ -109,20 +119,39 @@ class Keyring:
 
     def clear(self) -> None:
         """Forget everything: the change feed may have been missed."""
-        self._generation += 1
+        self._changed.add(_EVERY_ACCOUNT)
         self._unknown.clear()
         for account_id, known in list(self._by_account.items()):
             for key_id in list(known):
                 self._drop(account_id, key_id)
 
-    async def _load(self, digest: bytes) -> Credential | None:
-        while True:
-            generation = self._generation
-            async with self._database.read() as tx:
-                row = await keys.find_credential(tx, secret_hash=digest)
-            # A change that was announced while the row was on its way may be newer than the row.
-            if generation == self._generation:
-                return self._remember(digest, row)
+    async def _read_wanted(self) -> None:
+        """Look up whatever is wanted, many at a time, until nothing is."""
+        while self._wanted:
+            part = list(self._wanted.items())[:_MOST_AT_ONCE]
+            self._changed.clear()
+            try:
+                async with self._database.read() as tx:
+                    rows = await keys.find_credentials(tx, secret_hashes=[d for d, _ in part])
+            except UNAVAILABLE as error:
+                _log.warning("keys_unavailable", error=describe(error))
+                for digest, future in part:
+                    del self._wanted[digest]
+                    future.set_exception(as_error(deny(Reason.STALE, retry_after_s=1)))
+                    # Whoever asked may have gone; that is no reason to complain.
+                    future.exception()
+                continue
+            for digest, future in part:
+                row = rows.get(digest)
+                if not self._may_be_old(row):
+                    del self._wanted[digest]
+                    future.set_result(self._remember(digest, row))
+
+    def _may_be_old(self, row: CredentialRow | None) -> bool:
+        """Whether a change that came while the row was on its way may be newer than the row."""
+        if row is None:
+            return bool(self._changed)
+        return row.account_id in self._changed or _EVERY_ACCOUNT in self._changed
 
     def _remember(self, digest: bytes, row: CredentialRow | None) -> Credential | None:
         if row is None:
