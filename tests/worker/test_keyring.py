@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,12 +18,12 @@ from tests.databases import Clock
 
 
 @pytest.fixture
-async def account_id(database: Database) -> AsyncIterator[int]:
+async def account_id(database: Database) -> int:
     async with database.write() as tx:
         made = await accounts.create(
             tx, name="Acme", time_zone="UTC", credit_nanos=parse_usd("5"), actor="test"
         )
-    yield made.row.id
+    return made.row.id
 
 
 @pytest.fixture
