@@ -153,6 +153,11 @@ class Installation:
         """The files that workers have left, or hold."""
         return sorted((self.data_dir / "journal").glob("*"))
 
+    @property
+    def said(self) -> list[str]:
+        """What the server has written to standard error."""
+        return self._running().stderr
+
     def start(self) -> None:
         """Serve, and return once `/readyz` says so."""
         self.process = Process(start("serve", **self.environment))

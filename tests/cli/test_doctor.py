@@ -87,7 +87,7 @@ def test_unreachable_database_fails(bursar: Bursar, monkeypatch: pytest.MonkeyPa
 
 def test_charges_that_were_left_behind_are_a_warning_and_stay(bursar: Bursar) -> None:
     bursar("init")
-    journal = Journal(DATA / "journal", 7, max_bytes=10_000_000)
+    journal = Journal(DATA / "journal", 7, born_ms=1, max_bytes=10_000_000)
     journal.append(charge(1, 5))
     journal.close(is_settled=False)
     before = sorted(path.name for path in (DATA / "journal").iterdir())

@@ -37,22 +37,3 @@ def test_a_killed_server_loses_no_finished_call_and_charges_each_once(
     assert made.stop() == 0
     assert (made.journals, made.leased()) == ([], 0)
     made.verify()
-
-
-def test_charges_that_only_the_journal_has_are_settled_at_the_next_start(
-    made: Installation, upstream: ScriptedUpstream
-) -> None:
-    made.environment |= {"BURSAR_SETTLE_LINGER_MS": "10000", "BURSAR_SETTLE_BATCH": "10000"}
-    made.start()
-    with loads.calling(made.url, made.secrets.inference_key, clients=5) as load:
-        time.sleep(0.5)
-        made.kill()
-    assert load.complete
-    assert made.rows() == []
-    assert made.leased() > 0
-    made.verify()
-    made.start()
-    assert "journal_replayed" in "".join(made.process.stderr if made.process else [])
-    loads.require_charged_once(load.calls, upstream.sales, made.rows(), of=loads.cost)
-    assert made.leased() == 0
-    made.verify()

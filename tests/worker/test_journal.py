@@ -17,11 +17,12 @@ from bursar.worker.journal import Journal, JournalDamaged, JournalFull, find_dea
 from tests.factories import charge
 
 PLENTY = 1 << 30
+BORN_MS = 5
 
 
 def written(directory: Path, count: int) -> Path:
     """A journal with charges whose worker died."""
-    journal = Journal(directory, 1, max_bytes=PLENTY)
+    journal = Journal(directory, 1, born_ms=BORN_MS, max_bytes=PLENTY)
     for seq in range(1, count + 1):
         journal.append(charge(seq, seq))
     journal.close(is_settled=False)
@@ -47,15 +48,24 @@ def test_what_was_appended_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_living_workers_journal_is_nobody_elses(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=PLENTY)
     journal.append(charge(1, 1))
     assert list(find_dead(tmp_path)) == []
     journal.close(is_settled=False)
     assert replay(tmp_path) == [1]
 
 
+def test_a_journal_is_found_and_knows_its_worker_without_its_lock(tmp_path: Path) -> None:
+    written(tmp_path, 2)
+    (tmp_path / "00000001.lock").unlink()
+    (dead,) = find_dead(tmp_path)
+    with dead:
+        assert (dead.worker_id, dead.born_ms, dead.name) == (1, BORN_MS, "00000001-000001.journal")
+        assert len(list(dead.charges())) == 2
+
+
 def test_a_settled_journal_leaves_no_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=PLENTY)
     journal.append(charge(1, 1))
     journal.settled(1)
     journal.close(is_settled=True)
@@ -63,7 +73,7 @@ def test_a_settled_journal_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_settled_charges_make_room_and_later_ones_stay(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 1, max_bytes=PLENTY, segment_bytes=1_000)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=PLENTY, segment_bytes=1_000)
     for seq in range(1, 40):
         journal.append(charge(seq, seq))
     before = journal.size_bytes
@@ -76,7 +86,7 @@ def test_settled_charges_make_room_and_later_ones_stay(tmp_path: Path) -> None:
 
 
 def test_a_settled_journal_begins_again_in_the_same_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 1, max_bytes=PLENTY)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=PLENTY)
     for seq in (1, 2, 3):
         journal.append(charge(seq, seq))
     journal.settled(3)
@@ -91,7 +101,7 @@ def test_what_a_killed_process_appended_is_there(tmp_path: Path) -> None:
         "import os, pathlib, sys\n"
         "from bursar.worker.journal import Journal\n"
         "from tests.factories import charge\n"
-        "Journal(pathlib.Path(sys.argv[1]), 1, max_bytes=10**6).append(charge(1, 1))\n"
+        "Journal(pathlib.Path(sys.argv[1]), 1, born_ms=5, max_bytes=10**6).append(charge(1, 1))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -100,7 +110,7 @@ def test_what_a_killed_process_appended_is_there(tmp_path: Path) -> None:
 
 
 def test_a_full_journal_says_so_and_stays_whole(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 1, max_bytes=charge_size() * 5 // 2)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=charge_size() * 5 // 2)
     journal.append(charge(1, 1))
     journal.append(charge(2, 2))
     with pytest.raises(JournalFull):

@@ -150,7 +150,7 @@ async def test_what_a_killed_worker_had_charged_is_settled_once_at_the_next_star
         dead = await workers.insert_worker(tx, host="gone")
         want = leases.Want(WALLET, 0, 5_000, 5_000, 0)
         await leases.take(tx, worker_id=dead, wants=[want])
-    journal = Journal(tmp_path / "journal", dead, max_bytes=1 << 20)
+    journal = Journal(tmp_path / "journal", dead, born_ms=clock(), max_bytes=1 << 20)
     for seq in range(1, 11):
         journal.append(charge(seq, 300, event_id=f"dead_{seq}"))
     journal.close(is_settled=False)

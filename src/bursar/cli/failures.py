@@ -103,6 +103,9 @@ def _describe_foreign(error: BaseException) -> Failure:
     if _is_a(error, "bursar.worker.journal", "JournalDamaged"):
         advice = "Keep a copy of the journal folder, and restore the file from a backup."
         return Failure(UNAVAILABLE, "journal_damaged", f"{message}.", advice)
+    if _is_a(error, "bursar.worker.journal", "JournalForeign"):
+        advice = "Move it to the data directory of the database that it was written for."
+        return Failure(UNAVAILABLE, "journal_foreign", f"{message}.", advice)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         cause = error.strerror or message or type(error).__name__

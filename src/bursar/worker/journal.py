@@ -8,8 +8,9 @@ is dropped if it is the last; damage anywhere else is refused, never skipped. Mu
 database.
 
 A worker's journal is a row of segments, `<worker>-<segment>.journal`; a segment is deleted when its
-last charge is settled. `<worker>.lock` is locked while the worker lives, so that whoever can lock
-it has found a dead worker's journal.
+last charge is settled. Each begins with the moment at which the worker registered: databases count
+their workers alike, and only that tells one's journal from another's. `<worker>.lock` is locked
+while the worker lives, so that whoever can lock it has found a dead worker's journal.
 """
 
 import fcntl
@@ -17,7 +18,6 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
@@ -26,10 +26,12 @@ import msgspec
 
 from bursar.store.plane.charges import Charge
 
-MAGIC = b"BURSAR-JOURNAL-1\n"
+MAGIC = b"BURSAR-JOURNAL-2\n"
 SEGMENT_BYTES = 8 * 1024 * 1024
 _HEAD = Struct("<III")
 _CHECKED = Struct("<II")
+_BORN = Struct("<QI")
+_BEGIN = len(MAGIC) + _BORN.size
 
 
 class JournalFull(Exception):
@@ -40,10 +42,14 @@ class JournalDamaged(Exception):
     """A record in the middle of a journal is not what was written; somebody must look."""
 
 
+class JournalForeign(Exception):
+    """A journal holds charges of a worker that this database does not know."""
+
+
 class _Segment:
     """One mapped file: where its records end, and the last charge in it."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, born_ms: int) -> None:
         self.path = path
         self.last_seq = 0
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -56,13 +62,13 @@ class _Segment:
             raise
         finally:
             os.close(fd)
-        self.map[: len(MAGIC)] = MAGIC
-        self.end = len(MAGIC)
+        self.map[:_BEGIN] = _beginning(born_ms)
+        self.end = _BEGIN
 
     def rewind(self) -> None:
         """Forget every record; what follows the end of a journal is always zeroes."""
-        self.map[len(MAGIC) : self.end] = bytes(self.end - len(MAGIC))
-        self.end = len(MAGIC)
+        self.map[_BEGIN : self.end] = bytes(self.end - _BEGIN)
+        self.end = _BEGIN
 
     def close(self, *, delete: bool) -> None:
         self.map.close()
@@ -71,13 +77,20 @@ class _Segment:
 
 
 class Journal:
-    """The journal of one live worker. Appending is a plain call that returns once written."""
+    """The journal of one live worker, registered at `born_ms`. Appending never awaits."""
 
     def __init__(
-        self, directory: Path, worker_id: int, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES
+        self,
+        directory: Path,
+        worker_id: int,
+        *,
+        born_ms: int,
+        max_bytes: int,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self._directory = directory
         self._worker_id = worker_id
+        self._born_ms = born_ms
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,7 +114,7 @@ class Journal:
         segment = self._segments[-1]
         end = segment.end + size
         if end > len(segment.map):
-            segment = self._begin_segment(size + len(MAGIC))
+            segment = self._begin_segment(size + _BEGIN)
             end = segment.end + size
         segment.map[segment.end : end] = record
         segment.end = end
@@ -116,7 +129,7 @@ class Journal:
         """Forget segments whose charges are all settled."""
         while len(self._segments) > 1 and self._segments[0].last_seq <= seq:
             done = self._segments.pop(0)
-            self.size_bytes -= done.end - len(MAGIC)
+            self.size_bytes -= done.end - _BEGIN
             done.close(delete=True)
         current = self._segments[-1]
         if len(self._segments) == 1 and current.last_seq <= seq:
@@ -133,7 +146,7 @@ class Journal:
         self._made += 1
         path = self._directory / f"{self._worker_id:08d}-{self._made:06d}.journal"
         try:
-            segment = _Segment(path, max(least, self._segment_bytes))
+            segment = _Segment(path, max(least, self._segment_bytes), self._born_ms)
         except OSError as error:
             self._made -= 1
             raise JournalFull(f"no room for another segment: {error.strerror}") from error
@@ -160,6 +173,19 @@ class DeadJournal:
     ) -> None:
         self._lock.release(remove=False)
 
+    @property
+    def name(self) -> str:
+        """The name of its first file."""
+        return self._paths[0].name if self._paths else f"{self.worker_id:08d}.lock"
+
+    @property
+    def born_ms(self) -> int | None:
+        """When its worker registered; None where not even that was written."""
+        if not self._paths:
+            return None
+        with self._paths[0].open("rb") as file:
+            return _born_ms(file.read(_BEGIN))
+
     def charges(self) -> Iterator[Charge]:
         """Every whole charge, in order; raises JournalDamaged."""
         for number, path in enumerate(self._paths):
@@ -174,23 +200,24 @@ class DeadJournal:
 
 def find_dead(directory: Path) -> Iterator[DeadJournal]:
     """Each journal whose worker no longer lives, locked for the caller."""
-    for path in sorted(directory.glob("*.lock")):
-        with suppress(ValueError):
-            lock = _Lock(path)
-            if lock.acquire():
-                yield DeadJournal(directory, int(path.stem), lock)
+    named = [*directory.glob("*.lock"), *directory.glob("*-*.journal")]
+    numbers = {path.stem.partition("-")[0] for path in named}
+    for worker_id in sorted(int(number) for number in numbers if number.isdecimal()):
+        lock = _Lock(_lock_path(directory, worker_id))
+        if lock.acquire():
+            yield DeadJournal(directory, worker_id, lock)
 
 
 def read(path: Path, *, is_last: bool) -> Iterator[Charge]:
     """The charges of one segment; a torn end is dropped if the segment is the last."""
     data = path.read_bytes()
-    if not data.startswith(MAGIC):
-        if is_last and MAGIC.startswith(data.rstrip(b"\0")):
+    written = len(data.rstrip(b"\0"))
+    if _born_ms(data) is None:
+        if is_last and written <= _BEGIN and data.startswith(MAGIC[:written]):
             return
         raise JournalDamaged(f"{path.name} does not begin like a journal")
     decode = msgspec.msgpack.Decoder(Charge).decode
-    written = len(data.rstrip(b"\0"))
-    position = len(MAGIC)
+    position = _BEGIN
     while position < written:
         end, payload = _record(data, position)
         if payload is None:
@@ -199,6 +226,19 @@ def read(path: Path, *, is_last: bool) -> Iterator[Charge]:
             raise JournalDamaged(f"{path.name} is damaged at byte {position}")
         yield decode(payload)
         position = end
+
+
+def _beginning(born_ms: int) -> bytes:
+    moment = born_ms.to_bytes(8, "little")
+    return MAGIC + _BORN.pack(born_ms, zlib.crc32(moment))
+
+
+def _born_ms(data: bytes) -> int | None:
+    """The moment in a segment's beginning; None if that is not what was written."""
+    if len(data) < _BEGIN or not data.startswith(MAGIC):
+        return None
+    born_ms: int = _BORN.unpack_from(data, len(MAGIC))[0]
+    return born_ms if data.startswith(_beginning(born_ms)) else None
 
 
 def _record(data: bytes, position: int) -> tuple[int, bytes | None]:

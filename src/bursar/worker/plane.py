@@ -33,6 +33,7 @@ from bursar.worker.settlement import Settlement
 
 _log = structlog.get_logger("bursar.worker")
 _TRIES = 4
+_NEVER_MS = 2**62
 _RETRY_S = 1
 
 
@@ -68,7 +69,7 @@ class Worker:
         self.clock_ms = clock_ms
         self.purse = Purse()
         self.keyring = Keyring(database, self.purse, clock_ms=clock_ms, most=limits.keyring_most)
-        self.feed = Feed(database, self._apply, stale_s=limits.max_staleness_s)
+        self.feed = Feed(database, self._apply, self.keyring.clear, stale_s=limits.max_staleness_s)
         self.pricebook = PriceBook(())
         self.is_draining = False
         self.worker_id = 0
@@ -78,10 +79,11 @@ class Worker:
 
     async def start(self) -> None:
         """Recover what dead workers left, register, and begin to serve."""
-        if self.database.dialect == SQLITE:
-            # Whoever serves owns the file, so every other worker is gone.
-            await recovery.close_all(self.database)
         await recovery.replay_journals(self.database, self.limits.journal_dir, self.metrics)
+        if self.database.dialect == SQLITE:
+            # Whoever serves owns the file, so every other worker is gone, however lately it spoke
+            # and whether or not it has left a journal.
+            await recovery.reap(self.database, before_ms=_NEVER_MS)
         await self.feed.start()
         await self._load_prices()
         await self._take_identity()
@@ -202,9 +204,13 @@ class Worker:
         """Register as a new worker with a journal of its own."""
         async with self.database.write() as tx:
             self.worker_id = await workers.insert_worker(tx, host=socket.gethostname())
+            born_ms = tx.now_ms
         limits = self.limits
         self.journal = Journal(
-            limits.journal_dir, self.worker_id, max_bytes=limits.journal_max_bytes
+            limits.journal_dir,
+            self.worker_id,
+            born_ms=born_ms,
+            max_bytes=limits.journal_max_bytes,
         )
         self.settlement = Settlement(
             self.database,

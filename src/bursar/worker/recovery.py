@@ -14,7 +14,7 @@ from bursar.store.database import REFUSED, Database, WriteTx, describe
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
-from bursar.worker.journal import DeadJournal, JournalDamaged, find_dead
+from bursar.worker.journal import DeadJournal, JournalForeign, find_dead
 
 _BATCH = 256
 _log = structlog.get_logger("bursar.recovery")
@@ -36,29 +36,24 @@ class Quarantine:
 async def replay_journals(database: Database, directory: Path, metrics: Metrics) -> int:
     """Settle what dead workers of this host had charged; how many charges that were.
 
-    Raises JournalDamaged when a journal is not what was written.
+    Raises JournalDamaged when a journal is not what was written, and JournalForeign when it was
+    written for another database.
     """
     replayed = 0
     for journal in find_dead(directory):
         with journal:
-            replayed += await _replay(database, journal, directory, metrics)
-            async with database.write() as tx:
-                await _close(tx, worker_id=journal.worker_id)
+            if await _is_of(database, journal):
+                replayed += await _replay(database, journal, directory, metrics)
+                await retire(database, worker_id=journal.worker_id)
             journal.delete()
     return replayed
 
 
-async def close_all(database: Database) -> None:
-    """Fence every worker that is registered as live."""
-    async with database.read() as tx:
-        live = await workers.list_live(tx)
-    for worker in live:
-        async with database.write() as tx:
-            await workers.close(tx, worker_id=worker.id)
-
-
 async def reap(database: Database, *, before_ms: int) -> int:
-    """Close workers that have been silent since `before_ms` and return their leases."""
+    """Close workers that have been silent since `before_ms` and return their leases.
+
+    Returns how many those were.
+    """
     async with database.read() as tx:
         silent = await workers.list_silent(tx, since_ms=before_ms)
     for worker in silent:
@@ -69,7 +64,7 @@ async def reap(database: Database, *, before_ms: int) -> int:
 
 
 async def retire(database: Database, *, worker_id: int) -> None:
-    """Close a worker that has settled everything."""
+    """Close a worker that has settled everything, and return its leases."""
     async with database.write() as tx:
         await _close(tx, worker_id=worker_id)
 
@@ -79,18 +74,23 @@ async def _close(tx: WriteTx, *, worker_id: int) -> int:
     return await leases.release_all(tx, worker_id=worker_id)
 
 
+async def _is_of(database: Database, journal: DeadJournal) -> bool:
+    """Whether this database knows the journal's worker; one without charges may be any's."""
+    async with database.read() as tx:
+        row = await workers.find(tx, worker_id=journal.worker_id)
+    if row is not None and row.started_ms == journal.born_ms:
+        return True
+    if any(True for _ in journal.charges()):
+        raise JournalForeign(f"{journal.name} holds charges of another database")
+    return False
+
+
 async def _replay(
     database: Database, journal: DeadJournal, directory: Path, metrics: Metrics
 ) -> int:
     async with database.read() as tx:
-        row = await workers.find(tx, worker_id=journal.worker_id)
-    charges = list(journal.charges())
-    if row is None and charges:
-        raise JournalDamaged(
-            f"the journal of worker {journal.worker_id} belongs to another database"
-        )
-    settled = row.settled_seq if row is not None else 0
-    late = [charge for charge in charges if charge.seq > settled]
+        settled = await workers.get_settled_seq(tx, worker_id=journal.worker_id)
+    late = [charge for charge in journal.charges() if charge.seq > settled]
     for start in range(0, len(late), _BATCH):
         batch = late[start : start + _BATCH]
         try:

@@ -27,6 +27,7 @@ class WorkerRow:
     id: int
     state: str
     host: str
+    started_ms: int
     settled_seq: int
     heartbeat_ms: int
 
@@ -64,11 +65,6 @@ async def list_silent(tx: ReadTx, *, since_ms: int) -> list[WorkerRow]:
     return await _select(tx, (workers.c.state == LIVE) & (workers.c.heartbeat_ms < since_ms))
 
 
-async def list_live(tx: ReadTx) -> list[WorkerRow]:
-    """Every worker that has not been closed."""
-    return await _select(tx, workers.c.state == LIVE)
-
-
 async def close(tx: WriteTx, *, worker_id: int) -> None:
     """Fence the worker: it takes no more leases. Its settled sequence stays, for its journal."""
     await tx.execute(update(workers).where(workers.c.id == worker_id).values(state=CLOSED))
@@ -101,10 +97,12 @@ async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
         workers.c.id,
         workers.c.state,
         workers.c.host,
+        workers.c.started_ms,
         workers.c.settled_seq,
         workers.c.heartbeat_ms,
     ).where(condition)  # type: ignore[arg-type]
     rows = await tx.execute(query.order_by(workers.c.id))
     return [
-        WorkerRow(row.id, row.state, row.host, row.settled_seq, row.heartbeat_ms) for row in rows
+        WorkerRow(row.id, row.state, row.host, row.started_ms, row.settled_seq, row.heartbeat_ms)
+        for row in rows
     ]
