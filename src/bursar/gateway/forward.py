@@ -172,7 +172,8 @@ class Gateway:
             try:
                 response = await upstream.client.send(b"POST", path, upstream.headers, body)
             except UpstreamError as error:
-                if route is last:
+                # After a time-out the upstream may be at work, and would sell the call twice.
+                if route is last or (error.request_sent and error.kind.startswith("timeout")):
                     raise
                 self._metrics.upstream_failed(error.kind)
                 continue

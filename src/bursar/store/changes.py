@@ -17,6 +17,7 @@ from bursar.store.database import POSTGRESQL, Change, Database, ReadTx, WriteTx
 from bursar.store.tables import changes
 
 CHANNEL = "bursar_changes"
+MOST_AT_ONCE = 1_000
 ACCOUNT, KEY, ALLOWANCE, PRICES = "account", "key", "allowance", "prices"
 
 
@@ -36,7 +37,7 @@ async def insert(tx: WriteTx) -> Sequence[Change]:
     return rows
 
 
-async def list_after(tx: ReadTx, *, cursor: int, limit: int = 1000) -> list[Change]:
+async def list_after(tx: ReadTx, *, cursor: int, limit: int = MOST_AT_ONCE) -> list[Change]:
     """Changes after `cursor`, oldest first."""
     columns = (changes.c.id, changes.c.topic, changes.c.account_id, changes.c.subject)
     query = select(*columns).where(changes.c.id > cursor).order_by(changes.c.id).limit(limit)

@@ -20,13 +20,19 @@ _NOTIFIED_POLL_S = 1.0
 
 
 class Feed:
-    """Follows the changes of one database and hands them to `apply`."""
+    """Follows the changes of one database and hands them to `apply`; `forget` after a silence."""
 
     def __init__(
-        self, database: Database, apply: Callable[[Sequence[Change]], None], *, stale_s: float
+        self,
+        database: Database,
+        apply: Callable[[Sequence[Change]], None],
+        forget: Callable[[], None],
+        *,
+        stale_s: float,
     ) -> None:
         self._database = database
         self._apply = apply
+        self._forget = forget
         self._stale_s = stale_s
         self._cursor = 0
         self._heard = 0.0
@@ -60,25 +66,32 @@ class Feed:
             while True:
                 if is_notified and (listening is None or listening.done()):
                     listening = asyncio.create_task(self._listen())
-                await self._poll()
+                if await self._poll() == changes.MOST_AT_ONCE:
+                    continue
                 await self._pause(_NOTIFIED_POLL_S if is_notified else _POLL_S)
         finally:
             if listening is not None:
                 listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> int:
+        """Apply what is new; how many changes that were."""
         asked = time.monotonic()
         try:
             async with asyncio.timeout(self._stale_s), self._database.read() as tx:
                 news = await changes.list_after(tx, cursor=self._cursor)
         except UNAVAILABLE as error:
             _log.warning("feed_silent", error=describe(error), silent_s=round(self.silent_s, 1))
-            return
+            return 0
+        if self.is_stale:
+            # Changes are kept for a day; whoever was deaf for longer has missed some for good.
+            self._forget()
         if news:
             self._cursor = news[-1].id
             self._apply(news)
         # What was true when the question was asked, not when the answer came.
         self._hear(asked)
+        return len(news)
 
     def _hear(self, moment: float) -> None:
         self._heard = moment
