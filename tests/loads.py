@@ -20,9 +20,12 @@ import httpx2
 from bursar.core.money import format_usd
 from tests.upstream_double import Behaviour, Sale, ScriptedUpstream
 
-WHOLE, STREAMED = "gpt-whole", "gpt-streamed"
-MODELS = (WHOLE, STREAMED)
+WHOLE, STREAMED, EXACT = "gpt-whole", "gpt-streamed", "gpt-exact"
+MODELS = (WHOLE, STREAMED, EXACT)
 INPUT_NANOS, OUTPUT_NANOS = 1_000, 2_000
+# A call of this model may cost exactly what it does cost, where the upstream plays along.
+EXACT_INPUT, EXACT_OUTPUT = 10, 5
+EXACT_NANOS = EXACT_INPUT * INPUT_NANOS + EXACT_OUTPUT * OUTPUT_NANOS
 PRICES = f"""
 prices:
   - model: {WHOLE}
@@ -31,7 +34,14 @@ prices:
   - model: {STREAMED}
     per_million: *rates
     max_output_tokens: 1000
+  - model: {EXACT}
+    per_million: *rates
+    max_output_tokens: {EXACT_OUTPUT}
+    context_window: {EXACT_INPUT}
 """
+
+# Each call is known by its first word, upstream too.
+_markers = itertools.count(1)
 
 
 @dataclass
@@ -42,9 +52,15 @@ class Call:
     model: str
     status: int = 0
     request_id: str = ""
-    code: str = ""
     cost: str = ""
+    retry_after: str = ""
+    error: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = False
+
+    @property
+    def code(self) -> str:
+        """The refusal's code; empty where none was said."""
+        return str(self.error.get("code", ""))
 
 
 @dataclass
@@ -85,10 +101,9 @@ def calling(url: str, secret: str, *, clients: int = 20, **options: Any) -> Iter
     load = Load(url, secret, **options)
 
     async def work() -> None:
-        numbers = itertools.count(1)
         limits = httpx2.Limits(max_connections=clients)
         async with httpx2.AsyncClient(timeout=30, limits=limits) as http:
-            await asyncio.gather(*(_client(load, http, numbers) for _ in range(clients)))
+            await asyncio.gather(*(_client(load, http) for _ in range(clients)))
 
     def thread() -> None:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
@@ -104,19 +119,22 @@ def calling(url: str, secret: str, *, clients: int = 20, **options: Any) -> Iter
         assert not running.is_alive(), "a call never ended"
 
 
-async def call_many(
-    url: str, secret: str, count: int, *, model: str = WHOLE, **options: Any
-) -> list[Call]:
-    """So many calls at once."""
+def call_at_once(url: str, secret: str, count: int, *, model: str, **options: Any) -> list[Call]:
+    """So many calls at the same time, to their ends."""
     load = Load(url, secret, **options)
-    limits = httpx2.Limits(max_connections=count)
-    async with httpx2.AsyncClient(timeout=30, limits=limits) as http:
-        calls = [Call(f"many-{number}", model) for number in range(count)]
-        await asyncio.gather(*(make_call(load, http, call) for call in calls))
-    return calls
+
+    async def work() -> None:
+        limits = httpx2.Limits(max_connections=count)
+        async with httpx2.AsyncClient(timeout=30, limits=limits) as http:
+            await asyncio.gather(*(_make_call(load, http, call) for call in load.calls))
+
+    load.calls = [Call(f"call-{next(_markers)}", model) for _ in range(count)]
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(work())
+    return load.calls
 
 
-async def make_call(load: Load, http: httpx2.AsyncClient, call: Call) -> None:
+async def _make_call(load: Load, http: httpx2.AsyncClient, call: Call) -> None:
     """Make one call and note how it ended; a broken connection is an outcome like others."""
     body: dict[str, Any] = {
         "model": call.model,
@@ -132,24 +150,25 @@ async def make_call(load: Load, http: httpx2.AsyncClient, call: Call) -> None:
             call.status = answer.status_code
             call.request_id = answer.headers["x-request-id"]
             call.cost = answer.headers.get("x-bursar-cost", "")
+            call.retry_after = answer.headers.get("retry-after", "")
             _note_end(call, await answer.aread())
     except httpx2.TransportError:
         return
 
 
-async def _client(load: Load, http: httpx2.AsyncClient, numbers: Iterator[int]) -> None:
+async def _client(load: Load, http: httpx2.AsyncClient) -> None:
     while not load.is_over:
-        number = next(numbers)
-        call = Call(f"call-{number}", MODELS[number % 2])
+        number = next(_markers)
+        call = Call(f"call-{number}", STREAMED if number % 2 else WHOLE)
         load.calls.append(call)
-        await make_call(load, http, call)
+        await _make_call(load, http, call)
         if not call.is_complete:
             await asyncio.sleep(0.02)
 
 
 def _note_end(call: Call, text: bytes) -> None:
     if call.status != 200:
-        call.code = json.loads(text)["error"]["code"]
+        call.error = json.loads(text)["error"]
     elif call.model == STREAMED:
         call.is_complete = text.endswith(b"data: [DONE]\n\n")
     else:
