@@ -139,6 +139,11 @@ async def test_d_140_more_than_any_amount_of_money_is_refused(
     )
 
 
+async def test_d_140_a_hold_of_almost_all_money_is_a_matter_of_credit(house: House) -> None:
+    answer = await house.chat(model=DEAR, max_tokens=9_000)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_quota")
+
+
 async def test_d_140_every_choice_is_paid_for(house: House) -> None:
     before = await books.read(house)
     sale = await sale_of(house, await house.chat(n=7, max_tokens=5))

@@ -117,3 +117,21 @@ async def test_one_answer_follows_another() -> None:
 
     wire = await connect(again)
     assert wire.statuses == [200, 200, 200]
+
+
+async def test_a_connection_that_is_gone_takes_no_other_answer_with_it() -> None:
+    sent: list[bytes] = []
+
+    def gone(_: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    outbox = Outbox()
+    outbox.put(sent.append, b"first")
+    outbox.put(gone, b"for nobody")
+    outbox.put(sent.append, b"last")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sent == [b"first", b"last"]
+    outbox.put(sent.append, b"and on")
+    outbox.flush()
+    assert sent[-1] == b"and on"

@@ -32,4 +32,9 @@ class Outbox:
         """Write everything now."""
         writes, self._writes = self._writes, []
         for write, data in writes:
-            write(data)
+            try:
+                write(data)
+            except RuntimeError:
+                # Where asyncio keeps quiet, uvloop raises for a connection that is gone by now; its
+                # write is for nobody, and the others' must not be lost with it.
+                continue
