@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     )
     behind_proxy: bool = Field(
         default=False,
-        description="A proxy in front ends TLS and sets `x-forwarded-for`; nobody else can call.",
+        description="A proxy in front ends TLS: listening on an open address is meant.",
     )
     workers: int = Field(
         default=1, ge=1, le=256, description="Server processes; more than one needs PostgreSQL."

@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 # Name, sentence, labels.
 COUNTERS: Final = (
     ("bursar_requests", "Requests to model endpoints by status.", ("endpoint", "status")),
-    ("bursar_refusals", "Requests refused before an upstream was called.", ("reason",)),
+    ("bursar_refusals", "Requests refused, by what stood in the way.", ("reason",)),
     ("bursar_upstream_failures", "Calls that an upstream failed or refused.", ("kind",)),
     ("bursar_charges_settled", "Charges settled in the ledger.", ()),
     ("bursar_charges_quarantined", "Charges that the ledger refused.", ()),

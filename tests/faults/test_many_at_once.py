@@ -72,7 +72,7 @@ def test_calls_that_cost_less_than_they_may_spend_the_rest_one_by_one(
 def require_explained(refused: loads.Call, *, key_id: int) -> None:
     """Fail unless a refusal says by which allowance, what is left, and whether to try again."""
     assert refused.error["allowance"] == f"key:{key_id}/cost/lifetime"
-    assert refused.error["resets_at_ms"] is None
+    assert refused.error["resets_at"] is None
     left = parse_usd(refused.error["left"])
     if refused.status == 429:
         assert refused.code == "credit_held"

@@ -575,7 +575,7 @@ async def test_d_152_money_that_is_short_is_402_and_says_by_how_much(
     assert (error["code"], error["type"]) == ("insufficient_quota", "insufficient_quota")
     assert error["allowance"] == f"key:{key_id}/cost/lifetime"
     assert float(error["left"]) == float(error["limit"]) == float(limit)
-    assert error["resets_at_ms"] is None
+    assert error["resets_at"] is None
 
 
 async def test_more_than_the_wallet_holds_is_402(house: House) -> None:

@@ -209,7 +209,7 @@ async def test_exactly_as_many_calls_succeed_as_the_limit_pays_for(house: House)
         error = refused.json()["error"]
         assert error["allowance"] == f"key:{key_id}/cost/lifetime"
         assert parse_usd(error["left"]) >= 0
-        assert "resets_at_ms" in error
+        assert "resets_at" in error
         if refused.status_code == 429:
             assert error["code"] == "credit_held"
             assert int(refused.headers["retry-after"]) >= 1

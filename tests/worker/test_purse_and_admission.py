@@ -108,8 +108,13 @@ def test_spent_credit_is_402_and_held_credit_is_429() -> None:
     )
 
 
-def test_a_rate_refuses_before_money_and_says_when_it_resets() -> None:
+def test_spent_credit_refuses_before_a_rate() -> None:
     wallet, minute = slot(WALLET, 0), slot(MINUTE, 0)
+    assert admission.refuse([minute, wallet], needs(80), AT_MS).reason is Reason.QUOTA
+
+
+def test_a_rate_refuses_before_held_credit_and_says_when_it_resets() -> None:
+    wallet, minute = slot(WALLET, 100), slot(MINUTE, 0)
     refused = admission.refuse([wallet, minute], needs(80), AT_MS)
     assert refused.reason is Reason.RATE
     assert refused.resets_at_ms == minute.lease.end_ms

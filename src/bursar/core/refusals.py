@@ -78,18 +78,17 @@ class Reason(StrEnum):
         errors.Forbidden,
         "The model has no price for this use, and what has no price is not served.",
     )
-    RATE = (
-        "rate",
-        "rate_limit_exceeded",
-        errors.RateRefused,
-        "A rate limit is reached. Try again after it resets.",
-    )
-    # Money that is gone goes before money that is held: waiting would not help the caller.
     QUOTA = (
         "quota",
         "insufficient_quota",
         errors.MoneyRefused,
         "The credit that applies to this request is used up.",
+    )
+    RATE = (
+        "rate",
+        "rate_limit_exceeded",
+        errors.RateRefused,
+        "A rate limit is reached. Try again after it resets.",
     )
     CREDIT_HELD = (
         "credit_held",
@@ -97,6 +96,7 @@ class Reason(StrEnum):
         errors.RateRefused,
         "Requests in flight hold the rest of the credit. Try again when they have ended.",
     )
+    # Money that is gone goes before money that is held: waiting would not help the caller.
     STALE = (
         "stale",
         "ledger_unavailable",

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from bursar.core import bounds, secrets
-from bursar.core.errors import BursarError, Invalid, NotFound
+from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound
 from bursar.core.prices import InvalidQuantity, Price
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
@@ -65,6 +65,9 @@ class Gateway:
             await self._serve(endpoint, caller, request_id)
         except CallerGone:
             caller.status = caller.status or _GONE
+        except InvariantViolated:
+            _log.exception("invariant_violated", request_id=request_id)
+            await caller.answer(*answers.broken(request_id=request_id))
         except BursarError as error:
             self._metrics.refuse(error.detail or error.code)
             await caller.answer(*answers.refusal(error, request_id=request_id))

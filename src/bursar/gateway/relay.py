@@ -132,6 +132,8 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
     if usage is None:
         if why_no_usage(body) is NoUsage.NOT_JSON:
             raise answers.invalid()
+        if answers.is_only_error(body):
+            raise answers.from_status(500, response.headers, body)
         estimated = estimate_body(body)
     sold = charging.sale(exchange.plan, usage, estimated_output=estimated)
     outcome = DISCONNECTED if exchange.caller.is_gone else OK

@@ -62,13 +62,13 @@ def is_settled(short: Sequence[Slot], needs: Amounts, now_ms: int) -> bool:
 
 
 def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
-    """The refusal for the first slot that cannot give what is needed: rate before credit.
+    """The refusal for the slot that stands most in the way: spent credit, rate, held credit.
 
     Credit that only requests in flight hold is worth waiting for (429 `credit_held`); credit that
     is spent is not (402 `insufficient_quota`).
     """
     exhausted = [slot for slot in short if now_ms < slot.exhausted_until_ms] or list(short)
-    slot = min(exhausted, key=lambda each: (each.index == COST, each.ref))
+    slot = min(exhausted, key=lambda each: (_precedence(each, needs), each.ref))
     left = max(0, slot.known_left or 0)
     needed = needs[slot.index]
     resets_at_ms = None if slot.ref.window == "lifetime" else slot.lease.end_ms
@@ -91,6 +91,12 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
         resets_at_ms=resets_at_ms,
         retry_after_s=retry_after_s,
     )
+
+
+def _precedence(slot: Slot, needs: Amounts) -> int:
+    if slot.index != COST:
+        return 1
+    return 2 if needs[COST] <= max(0, slot.known_left or 0) else 0
 
 
 def _seconds_until(moment_ms: int | None, now_ms: int) -> int:

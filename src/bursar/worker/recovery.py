@@ -4,7 +4,7 @@ Owns replay of journals, the closing of silent workers, and quarantine. Must not
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -91,8 +91,16 @@ async def _replay(
     async with database.read() as tx:
         settled = await workers.get_settled_seq(tx, worker_id=journal.worker_id)
     late = [charge for charge in journal.charges() if charge.seq > settled]
-    for start in range(0, len(late), _BATCH):
-        batch = late[start : start + _BATCH]
+    for batch in _runs(late):
+        first = batch[0].seq
+        if first > settled + 1:
+            # The disk would not take these charges, and the worker died before it settled them.
+            _log.error("charges_lost", worker_id=journal.worker_id, count=first - settled - 1)
+            async with database.write() as tx:
+                await workers.advance(
+                    tx, worker_id=journal.worker_id, settled=settled, to=first - 1
+                )
+        settled = batch[-1].seq
         try:
             async with database.write() as tx:
                 await settlement.settle(tx, worker_id=journal.worker_id, charges=batch)
@@ -101,6 +109,18 @@ async def _replay(
     if late:
         _log.warning("journal_replayed", worker_id=journal.worker_id, charges=len(late))
     return len(late)
+
+
+def _runs(charges: Sequence[Charge]) -> Iterator[list[Charge]]:
+    """Charges in batches whose numbers follow each other."""
+    batch: list[Charge] = []
+    for charge in charges:
+        if batch and (charge.seq != batch[-1].seq + 1 or len(batch) == _BATCH):
+            yield batch
+            batch = []
+        batch.append(charge)
+    if batch:
+        yield batch
 
 
 async def _replay_singly(

@@ -193,6 +193,9 @@ class Settlement:
             paid(item.parts)
         self._settled_seq = batch[-1].charge.seq
         self._journal.settled(self._settled_seq)
+        if self.is_storage_full and not self.queue:
+            # Nothing depends on the disk any more: the next charge finds out whether it has room.
+            self.is_storage_full = False
         self._metrics.settled += len(batch)
         while self._waiting and self._waiting[0][0] <= self._settled_seq:
             future = self._waiting.popleft()[1]

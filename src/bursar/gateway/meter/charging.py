@@ -45,10 +45,17 @@ def sale(plan: Plan, usage: Usage | None, *, estimated_output: int) -> Sale:
     """Price what the upstream reported, or our estimate when the report makes no sense."""
     if usage is not None:
         try:
-            return Sale(usage, cost_nanos(plan.price, quantities(usage)), is_estimated=False)
+            return Sale(usage, _cost(plan, usage), is_estimated=False)
         except InvalidQuantity:
             usage = None
     return _estimate(plan, estimated_output)
+
+
+def _cost(plan: Plan, usage: Usage) -> int:
+    used = quantities(usage)
+    if plan.price.tables[0].per_request:
+        used["requests"] = 1
+    return cost_nanos(plan.price, used)
 
 
 def quantities(usage: Usage) -> dict[str, int]:
@@ -117,7 +124,7 @@ def _estimate(plan: Plan, estimated_output: int) -> Sale:
     most = (plan.max_output or 0) * plan.call.choices
     output = min(estimated_output, most) if plan.max_output is not None else 0
     usage = Usage(prompt, 0, output, 0, 0, 0)
-    return Sale(usage, cost_nanos(plan.price, quantities(usage)), is_estimated=True)
+    return Sale(usage, _cost(plan, usage), is_estimated=True)
 
 
 def _has_others(usage: Usage) -> int:

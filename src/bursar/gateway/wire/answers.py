@@ -5,6 +5,7 @@ of upstream failures: an upstream that refuses our credentials is our fault (502
 would make a caller doubt their own key. Must not know how requests are served.
 """
 
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -57,6 +58,12 @@ _STATUSES: Final[tuple[tuple[type[errors.BursarError], int, str], ...]] = (
 class _ErrorBody(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()
     message: msgspec.Raw = msgspec.Raw()
+
+
+class _Answer(msgspec.Struct):
+    error: msgspec.Raw | None = None
+    choices: msgspec.Raw | None = None
+    data: msgspec.Raw | None = None
 
 
 class _ErrorFields(msgspec.Struct):
@@ -143,6 +150,15 @@ def invalid() -> UpstreamRefused:
     return UpstreamRefused(502, "upstream_invalid", "The model server's answer makes no sense.")
 
 
+def is_only_error(body: bytes) -> bool:
+    """Whether a 200 carries nothing but an error: a sale that was none."""
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return False
+    return bool(answer.error) and not (answer.choices or answer.data)
+
+
 def _classify(error: errors.BursarError) -> tuple[int, str]:
     if isinstance(error, UpstreamRefused):
         return error.status, "rate_limit_exceeded" if error.status == 429 else "upstream_error"
@@ -161,7 +177,11 @@ def _numbers(error: errors.BursarError) -> dict[str, object]:
             if isinstance(nanos, int):
                 extra[name] = format_usd(nanos)
     if "allowance" in extra:
-        extra.setdefault("resets_at_ms", None)
+        resets_at_ms = extra.pop("resets_at_ms", None)
+        extra["resets_at"] = None
+        if isinstance(resets_at_ms, int):
+            moment = datetime.fromtimestamp(resets_at_ms / 1000, UTC)
+            extra["resets_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return extra
 
 
