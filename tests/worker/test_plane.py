@@ -14,11 +14,12 @@ from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.refusals import Deny, Reason
 from bursar.store.database import Database
 from bursar.store.plane import leases, workers
+from bursar.store.plane.charges import Charge
 from bursar.store.tables import allowances, usage_events, usage_hourly
 from bursar.store.tables import leases as lease_rows
 from bursar.telemetry import Metrics
 from bursar.worker import recovery
-from bursar.worker.journal import Journal
+from bursar.worker.journal import Journal, JournalFull
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Amounts, Hold
 from tests.databases import Clock
@@ -261,7 +262,7 @@ async def test_rows_roll_ups_allowances_and_leases_agree_after_anything(
     for _ in range(4):
         await asyncio.gather(*(call() for _ in range(60)))
         if chance.random() < 0.5:
-            await worker.leasing.give_back(key.slots)
+            await worker.leasing.reclaim(key.slots)
     await worker.settlement.flush()
     rows = await total(database, usage_events.c.cost_nanos)
     assert rows == await total(database, usage_hourly.c.cost_nanos)
@@ -274,3 +275,54 @@ async def test_rows_roll_ups_allowances_and_leases_agree_after_anything(
             query = select(func.coalesce(func.sum(lease_rows.c.amount), 0))
             leased = await tx.execute(query.where(lease_rows.c.scope == ref.scope))
             assert int(leased.scalar_one()) == row.leased
+
+
+async def test_leases_stranded_by_an_outage_come_back(worker: Worker, database: Database) -> None:
+    key = limited(worker)
+    hold = await worker.hold(key, needs(1_000))
+    assert isinstance(hold, Hold)
+    # As if the reply to a COMMIT had been lost: the store holds more for us than we know of.
+    async with database.write() as tx:
+        want = leases.Want(WALLET, 0, 7_000, 7_000, 0)
+        await leases.take(tx, worker_id=worker.worker_id, wants=[want])
+    known = sum(slot.lease.total() for slot in key.slots if slot.ref == WALLET)
+    assert (await stored(database, WALLET)).leased == known + 7_000
+    worker.leasing.doubt(key.slots)
+    await worker.leasing.reclaim([])
+    hold.release()
+    known = sum(slot.lease.total() for slot in key.slots if slot.ref == WALLET)
+    assert (await stored(database, WALLET)).leased == known
+
+
+async def test_a_hole_in_a_journal_costs_the_hole_and_no_more(
+    database: Database, tmp_path: Path, worker: Worker
+) -> None:
+    async with database.write() as tx:
+        dead = await workers.insert_worker(tx, host="gone")
+        born_ms = tx.now_ms
+    journal = Journal(tmp_path / "journal", dead, max_bytes=1 << 20, born_ms=born_ms)
+    for seq in (1, 2, 4, 5):
+        journal.append(charge(seq, 300, event_id=f"holed_{seq}"))
+    journal.close(is_settled=False)
+    assert await recovery.replay_journals(database, tmp_path / "journal", Metrics()) == 4
+    assert await total(database, usage_events.c.cost_nanos) == 1_200
+
+
+async def test_a_journal_that_was_full_takes_charges_again_once_all_is_settled(
+    worker: Worker, database: Database
+) -> None:
+    key = limited(worker)
+    journal = worker.journal
+    journal.append, kept = refuse_append, journal.append  # type: ignore[method-assign]
+    hold = await worker.hold(key, needs(1_000))
+    assert isinstance(hold, Hold)
+    spend(worker, hold, 10)
+    assert worker.closed() is not None
+    journal.append = kept  # type: ignore[method-assign]
+    await worker.settlement.flush()
+    assert worker.closed() is None
+    assert await total(database, usage_events.c.cost_nanos) == 10
+
+
+def refuse_append(_: Charge) -> None:
+    raise JournalFull("no room")

@@ -23,6 +23,7 @@ _AHEAD_S = 2.0
 _EXHAUSTED_MS = 250
 _WAIT_S = 3.0
 _MANY = 500
+_RETRY_S = 1.0
 
 
 class Leasing:
@@ -45,6 +46,8 @@ class Leasing:
         self._demand: dict[Slot, list[int]] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._recalled: set[Slot] = set()
+        # Slots of which the store may hold more for us than we know of.
+        self._doubtful: set[Slot] = set()
         self._wake = asyncio.Event()
 
     def refill(self, slots: Iterable[Slot]) -> None:
@@ -99,17 +102,49 @@ class Leasing:
             demand, self._demand = self._demand, {}
             waiting, self._waiting = self._waiting, []
             try:
-                await self.give_back(recalled)
+                await self._reconcile()
+                await self._give_back(recalled)
                 await self._take({s: n for s, n in demand.items() if n or s not in recalled})
             except (*UNAVAILABLE, workers.Fenced) as error:
                 _log.warning("leases_unavailable", error=describe(error))
+                self._doubtful |= recalled | demand.keys()
                 self._fail(demand, waiting)
+                asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
             else:
                 for future in waiting:
                     if not future.done():
                         future.set_result(None)
 
-    async def give_back(self, slots: Iterable[Slot]) -> None:
+    def doubt(self, slots: Iterable[Slot]) -> None:
+        """Compare these slots' leases with the store soon: it may hold more for us."""
+        self._doubtful.update(slots)
+        self._wake.set()
+
+    async def _reconcile(self) -> None:
+        """Return what the store holds for this worker beyond what it knows of.
+
+        After an outage nobody can say which transactions took place. Only what is too much is
+        returned; if memory believes in more than there is, settlement finds out (NotCovered).
+        """
+        doubtful, self._doubtful = self._doubtful, set()
+        if not doubtful:
+            return
+        try:
+            async with self._database.write() as tx:
+                for slot in sorted(doubtful, key=lambda each: each.ref):
+                    lease = slot.lease
+                    await leases.trim(
+                        tx,
+                        worker_id=self._worker_id,
+                        ref=slot.ref,
+                        window_start_ms=lease.start_ms,
+                        known=lease.total,
+                    )
+        except BaseException:
+            self._doubtful |= doubtful
+            raise
+
+    async def _give_back(self, slots: Iterable[Slot]) -> None:
         """Return what these slots have available, in one transaction."""
         returns = []
         for slot in slots:
@@ -121,18 +156,13 @@ class Leasing:
             slot.is_refilling = False
         if not returns:
             return
-        try:
-            async with self._database.write() as tx:
-                await leases.give_back(
-                    tx,
-                    worker_id=self._worker_id,
-                    returns=[(slot.ref, lease.start_ms, n) for slot, lease, n in returns],
-                )
-        except BaseException:
-            # The outcome is unknown. Keeping the money out of reach is the safe side: if the
-            # return did not happen, it comes back when this worker's leases end.
-            _log.warning("leases_not_returned", leases=len(returns))
-            raise
+        # Whether this happens may remain unknown; what did not is returned by `_reconcile`.
+        async with self._database.write() as tx:
+            await leases.give_back(
+                tx,
+                worker_id=self._worker_id,
+                returns=[(slot.ref, lease.start_ms, n) for slot, lease, n in returns],
+            )
 
     async def _take(self, demand: dict[Slot, list[int]]) -> None:
         slots = list(demand)

@@ -28,7 +28,7 @@ from bursar.worker.feed import Feed
 from bursar.worker.journal import Journal
 from bursar.worker.keyring import Credential, Keyring
 from bursar.worker.leasing import Leasing
-from bursar.worker.purse import Amounts, Hold, Purse
+from bursar.worker.purse import Amounts, Hold, Purse, Slot
 from bursar.worker.settlement import Settlement
 
 _log = structlog.get_logger("bursar.worker")
@@ -192,13 +192,19 @@ class Worker:
 
     async def _reclaim(self, charge: Charge) -> None:
         """Give back what is idle in the leases of this charge's allowances."""
+        with suppress(Unavailable):
+            await self.leasing.reclaim(self._slots_of(charge))
+
+    def _doubt(self, charge: Charge) -> None:
+        """What this charge took from leases may differ from what it held of them."""
+        self.leasing.doubt(self._slots_of(charge))
+
+    def _slots_of(self, charge: Charge) -> list[Slot]:
         refs = {
             AllowanceRef(charge.account_id, move.scope, move.resource, move.window, move.model)
             for move in charge.moves
         }
-        slots = [self.purse.slots[ref] for ref in refs & self.purse.slots.keys()]
-        with suppress(Unavailable):
-            await self.leasing.reclaim(slots)
+        return [self.purse.slots[ref] for ref in refs & self.purse.slots.keys()]
 
     async def _take_identity(self) -> None:
         """Register as a new worker with a journal of its own."""
@@ -219,6 +225,7 @@ class Worker:
             worker_id=self.worker_id,
             quarantine=recovery.Quarantine(limits.journal_dir, self.worker_id),
             reclaim=self._reclaim,
+            doubt=self._doubt,
             batch=limits.settle_batch,
             linger_s=limits.settle_linger_s,
         )
@@ -259,7 +266,8 @@ class Worker:
         await asyncio.sleep(self.limits.lease_idle_s / 2)
         before_ms = self.clock_ms() - int(self.limits.lease_idle_s * 1000)
         idle = self.purse.idle(before_ms=before_ms)
-        await self.leasing.give_back(idle)
+        if idle:
+            await self.leasing.reclaim(idle)
         for slot in idle:
             if not slot.users and slot.lease.is_empty:
                 self.purse.slots.pop(slot.ref, None)

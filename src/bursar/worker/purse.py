@@ -49,6 +49,10 @@ class Lease:
         self.held = 0
         self.pending = 0
 
+    def total(self) -> int:
+        """What the store should say that this lease is worth."""
+        return self.available + self.held + self.pending
+
     @property
     def is_empty(self) -> bool:
         """True when nothing of this lease is left anywhere in memory."""

@@ -42,6 +42,7 @@ class Settlement:
         worker_id: int,
         quarantine: Callable[[Charge, str], None],
         reclaim: Callable[[Charge], Awaitable[None]],
+        doubt: Callable[[Charge], None],
         batch: int,
         linger_s: float,
     ) -> None:
@@ -51,6 +52,7 @@ class Settlement:
         self._worker_id = worker_id
         self._quarantine = quarantine
         self._reclaim = reclaim
+        self._doubt = doubt
         self._batch = batch
         self._linger_s = linger_s
         self.queue: deque[Settled] = deque()
@@ -148,6 +150,7 @@ class Settlement:
             while not await self._try_single(item):
                 attempt = await self._pause(attempt, None)
             self._done([item])
+            self._doubt(item.charge)
 
     async def _try_single(self, item: Settled) -> bool:
         """Settle one charge or put it into quarantine; False when it should be tried again."""

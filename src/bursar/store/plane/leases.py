@@ -5,7 +5,7 @@ under the rows' locks; the statement that writes it is guarded all the same, so 
 decision cannot overspend. Rows are always locked in the order of their key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,27 @@ async def give_back(
     rows = [(*_key(ref), start, amount) for ref, start, amount in ordered]
     await run(tx, statements.RETURN_ALLOWANCES, rows)
     await run(tx, statements.RETURN_LEASES, [(worker_id, *row) for row in rows])
+
+
+async def trim(
+    tx: WriteTx,
+    *,
+    worker_id: int,
+    ref: AllowanceRef,
+    window_start_ms: int,
+    known: Callable[[], int],
+) -> int:
+    """Return what a lease holds beyond `known()`, which is asked under the row's lock.
+
+    Returns the amount; 0 when the lease is not larger than what its worker knows of.
+    """
+    await lock(tx, refs=[ref])
+    key = (*_key(ref), worker_id, window_start_ms)
+    row = (await tx.driver(_text(tx, statements.FIND_LEASE), key)).scalar()
+    surplus = int(row or 0) - known()
+    if surplus > 0:
+        await give_back(tx, worker_id=worker_id, returns=[(ref, window_start_ms, surplus)])
+    return max(0, surplus)
 
 
 async def release_all(tx: WriteTx, *, worker_id: int) -> int:
