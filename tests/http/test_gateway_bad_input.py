@@ -18,7 +18,7 @@ from bursar.core import secrets
 from bursar.core.secrets import KeyKind
 from bursar.service import keys
 from bursar.store.database import sqlite_url
-from tests import books
+from tests import books, wire
 from tests.serving import MODEL, House, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -309,6 +309,17 @@ async def expired_key(house: House) -> str:
     while database.clock_ms() <= (made.key.expires_ms or 0):
         pass
     return made.secret
+
+
+async def test_a_long_body_is_read_only_for_somebody_who_may_call(house: House) -> None:
+    unknown = secrets.mint(KeyKind.INFERENCE, random_bytes=os.urandom(32))
+    for secret in (unknown, "nonsense", house.installation.provisioning_key):
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"authorization: Bearer {secret}\r\ncontent-length: 9000000\r\n\r\n"
+        )
+        talk = await wire.talk(house.url, head.encode() + b" " * 1_200_000)
+        assert (talk.statuses, talk.is_closed) == ([401], True)
 
 
 async def test_d_78_a_key_of_another_kind_is_401(house: House) -> None:

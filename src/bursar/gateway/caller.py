@@ -4,6 +4,7 @@ Owns what we ask of the ASGI server beyond ASGI, and which headers count. How lo
 is the server's matter. Must not know what is exchanged.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -19,6 +20,8 @@ _DECISIVE: Final = frozenset(
     (b"authorization", b"content-encoding", b"content-type", b"idempotency-key", b"x-api-key")
 )
 _LONGEST_IDEMPOTENCY_KEY: Final = 255
+# As much of a body is read for whoever sends it; without a bound anybody could fill our memory.
+_ANYBODYS_BYTES: Final = 1_000_000
 
 
 class TooLarge(Invalid):
@@ -53,13 +56,17 @@ class Caller:
         """True once nobody listens any more."""
         return self._was_cut or getattr(self._cycle, "disconnected", False)
 
-    async def body(self, *, most: int) -> bytes:
-        """The whole body. Raises TooLarge, before reading what says so itself, or CallerGone."""
+    async def body(self, *, most: int, vouch: Callable[[], Awaitable[None]]) -> bytes:
+        """The whole body. Raises TooLarge, before reading what says so itself, or CallerGone.
+
+        `vouch` is asked before more than a little is read, and raises for a caller who may not.
+        """
         for name, value in self.scope["headers"]:
             if name == b"content-length" and int(value) > most:
                 raise _too_large()
         parts: list[bytes] = []
         size = 0
+        is_vouched = False
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -70,6 +77,9 @@ class Caller:
                 raise _too_large()
             if not message.get("more_body", False):
                 return b"".join(parts)
+            if size > _ANYBODYS_BYTES and not is_vouched:
+                await vouch()
+                is_vouched = True
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""

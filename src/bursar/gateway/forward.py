@@ -6,6 +6,7 @@ whatever happens. Must not know how an answer is relayed or charged (`relay`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound
 from bursar.core.prices import InvalidQuantity, Price
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
+from bursar.gateway.asgi import Headers
 from bursar.gateway.caller import Caller, CallerGone, read_headers
 from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
@@ -89,15 +91,13 @@ class Gateway:
         most = self._limits.max_body_bytes
         body = caller.body_at_hand(most=most)
         if body is None:
-            body = await caller.body(most=most)
+            body = await caller.body(most=most, vouch=partial(self._authenticate, headers))
         found = fields.read_fields(body)
         worker, now_ms = self.worker, self.worker.clock_ms()
-        secret = secrets.presented(headers)
-        if secret is None:
-            raise as_error(deny(Reason.MISSING))
+        secret = _secret(headers)
         credential = worker.keyring.find(secret) or await self._load(secret)
         if now_ms >= credential.usable_until_ms:
-            raise as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
+            raise _unusable(credential, now_ms)
         try:
             call = calls.read_call(endpoint, found, body)
         except Invalid:
@@ -125,6 +125,13 @@ class Gateway:
         if isinstance(found, Reason):
             raise as_error(deny(found))
         return found
+
+    async def _authenticate(self, headers: Headers) -> None:
+        """Raise unless the caller may call: before a long body is read, it is checked by itself."""
+        secret, now_ms = _secret(headers), self.worker.clock_ms()
+        credential = self.worker.keyring.find(secret) or await self._load(secret)
+        if now_ms >= credential.usable_until_ms:
+            raise _unusable(credential, now_ms)
 
     async def _wait_for_hold(self, credential: Credential, needs: Amounts) -> Hold:
         answer = await self.worker.hold(credential, needs)
@@ -187,6 +194,17 @@ class Gateway:
                 raise await _refused(response)
             response.abort()
         raise answers.invalid()
+
+
+def _secret(headers: Headers) -> bytes:
+    secret = secrets.presented(headers)
+    if secret is None:
+        raise as_error(deny(Reason.MISSING))
+    return secret
+
+
+def _unusable(credential: Credential, now_ms: int) -> BursarError:
+    return as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
 
 
 def _output_limit(call: Call, price: Price, prompt: int, credential: Credential) -> int | None:
