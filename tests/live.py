@@ -212,9 +212,13 @@ class Installation:
         checked: dict[str, int] = json.loads(done.stdout)["checked"]
         return checked
 
-    def control(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """One call of the control API with the provisioning key; it must succeed."""
-        headers = {"authorization": f"Bearer {self.secrets.provisioning_key}"}
+    def control(
+        self, method: str, path: str, *, as_operator: bool = False, **options: Any
+    ) -> httpx2.Response:
+        """One call of the control API, as the account's user or the operator; it must succeed."""
+        keys = self.secrets
+        secret = keys.operator_key if as_operator else keys.provisioning_key
+        headers = {"authorization": f"Bearer {secret}"}
         answer = httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=20, **options)
         assert answer.is_success, answer.text
         return answer
