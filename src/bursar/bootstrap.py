@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from bursar.worker.plane import Limits, Worker, wall_clock_ms
 
 _log = structlog.get_logger("bursar")
 _BACKLOG = 4_096
+_RESTART_S = 1.0
 _GC_THRESHOLD = 20_000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -118,11 +120,20 @@ def serve(
 ) -> None:
     """Serve until told to stop; `on_ready` gets the URL once requests are answered.
 
-    Raises Unavailable when the address cannot be had and Conflict when the file is owned.
+    With several workers each is a process of its own on the same socket, and one that ends unasked
+    is replaced. Raises Unavailable when the address cannot be had and Conflict when the file is
+    owned.
     """
     listener = _bind(settings)
-    with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(_serve(settings, listener, metrics, on_ready))
+
+    def run(number: int) -> None:
+        with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(_serve(settings, listener, metrics, None if number else on_ready))
+
+    if settings.workers == 1:
+        run(0)
+    else:
+        _supervise(settings.workers, run)
 
 
 def make_router(settings: Settings) -> Router:
@@ -173,6 +184,37 @@ async def _serve(
             _log.info("stopping")
             # Whoever was not done in time ends now, before the last charges are settled.
             await _cancel(http.server_state.tasks)
+
+
+def _supervise(count: int, run: Callable[[int], None]) -> None:
+    """Run `count` processes until told to stop; returns in each of them, when it has ended."""
+    children: dict[int, int] = {}
+    told: list[int] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        told.append(number)
+        for pid in children:
+            os.kill(pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    waiting = list(range(count))
+    while waiting or children:
+        if waiting and not told:
+            pid = os.fork()
+            if pid == 0:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                run(waiting[0])
+                return
+            children[pid] = waiting.pop(0)
+            continue
+        waiting.clear()
+        pid, status = os.wait()
+        ended = children.pop(pid)
+        if not told:
+            _log.error("process_ended", status=os.waitstatus_to_exitcode(status))
+            time.sleep(_RESTART_S)
+            waiting.append(ended)
 
 
 def _application(settings: Settings, worker: Worker, router: Router) -> Application:
