@@ -86,7 +86,6 @@ async def test_the_first_that_serves_a_model_is_asked_first(pair: Pair) -> None:
         pytest.param(Behaviour(status=529), id="529"),
         pytest.param(Behaviour(status=429, retry_after=60), id="429"),
         pytest.param(Behaviour(drop=True), id="hangs up"),
-        pytest.param(Behaviour(hang_before_headers=True), id="never begins"),
         pytest.param(Behaviour(raw=(b"nonsense\r\n\r\n",)), id="nonsense"),
     ],
 )
@@ -125,6 +124,17 @@ async def test_a_refusal_that_another_would_repeat_is_final(
 ) -> None:
     pair.first.default = Behaviour(status=status)
     assert (await pair.house.chat()).status_code == answered
+    assert pair.calls() == (1, 0)
+    assert await pair.sellers() == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_upstream_that_may_be_at_work_is_not_paid_twice(
+    pair: Pair, *, stream: bool
+) -> None:
+    pair.first.default = Behaviour(hang_before_headers=True)
+    answer = await pair.house.chat(stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
     assert pair.calls() == (1, 0)
     assert await pair.sellers() == []
 
