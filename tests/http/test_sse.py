@@ -216,6 +216,40 @@ def test_an_event_that_says_more_than_usage_is_kept(kept: bytes) -> None:
     assert out == kept + DONE
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"index": 0, "delta": {}}],
+        [{"index": 0, "delta": {"content": None}, "finish_reason": None, "logprobs": None}],
+        [{"index": 0, "delta": {"content": ""}}, {"index": 1, "delta": {}}],
+    ],
+)
+def test_a_report_whose_choices_say_nothing_is_a_report_and_no_more(choices: list[Any]) -> None:
+    out, meter = feed(word("one") + report(choices=choices) + DONE, strip_usage=True)
+    assert out == word("one") + DONE
+    assert meter.usage == SOLD
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"index": 0, "delta": {"content": "x"}}],
+        [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+        [{"index": 0, "delta": {"role": "assistant", "content": ""}}],
+        [{"index": 0, "delta": {"tool_calls": [{"index": 0}]}}],
+        [{"index": 0, "delta": {}, "extra": 1}],
+        [{"index": 0, "delta": {}}, {"index": 1, "delta": {"content": "x"}}],
+        None,
+        "text",
+    ],
+)
+def test_a_report_with_anything_else_in_it_is_passed_on(choices: object) -> None:
+    stream = word("one") + report(choices=choices) + DONE
+    out, meter = feed(stream, strip_usage=True)
+    assert out == stream
+    assert meter.usage == SOLD
+
+
 # How it is cut up
 
 

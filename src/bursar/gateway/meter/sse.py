@@ -61,8 +61,16 @@ class _Carrier(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
 
 
+class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+    index: int = 0
+    delta: dict[str, str | None] = {}
+    finish_reason: None = None
+    logprobs: None = None
+
+
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_carrier = msgspec.json.Decoder(_Carrier).decode
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
 
 
 class StreamMeter:
@@ -263,8 +271,7 @@ class StreamMeter:
         if report:
             self._note_report(report, is_start=bytes(event.type) == b'"message_start"')
         has_own_report = bytes(event.usage) not in _NOTHING
-        has_no_choice = bytes(event.choices).translate(None, b" \t") == b"[]"
-        return has_own_report and has_no_choice and not is_failure
+        return has_own_report and not is_failure and _say_nothing(bytes(event.choices))
 
     def _note_report(self, report: bytes, *, is_start: bool) -> None:
         fields = decode_fields(report)
@@ -308,6 +315,20 @@ def _report_of(event: _Event) -> bytes:
     elif report in _NOTHING and bytes(event.type) == b'"message_start"' and event.message:
         report = bytes(_decode_carrier(event.message).usage)
     return b"" if report in _NOTHING else report
+
+
+def _say_nothing(choices: bytes) -> bool:
+    """Whether an event's choices carry nothing: there is none, or each has an empty delta.
+
+    LiteLLM's proxy, for one, sends its report with such a choice.
+    """
+    if choices.translate(None, b" \t") == b"[]":
+        return True
+    try:
+        found = _decode_choices(choices)
+    except UNREADABLE:
+        return False
+    return bool(found) and not any(any(choice.delta.values()) for choice in found)
 
 
 def _overlay(start: UsageFields, later: UsageFields) -> UsageFields:
