@@ -1,40 +1,21 @@
-"""The change feed: how the control plane tells every worker what it did.
+"""The change feed as its readers see it: what the control plane has told, in order.
 
-Owns the order of changes. Ids come from a counter row that stays locked until commit, so a reader
-that has seen change N has seen every change before it: with a sequence, a slow transaction could
-commit an older number after the reader had passed it, and that change would be lost for good.
+Owns topics, reading, notification and forgetting. Changes are written by the transaction that makes
+them (`database`).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy import insert as insert_rows
 
 from bursar.store import counters
-from bursar.store.database import POSTGRESQL, Change, Database, ReadTx, WriteTx
+from bursar.store.database import CHANNEL, Change, Database, ReadTx, WriteTx
 from bursar.store.tables import changes
 
-CHANNEL = "bursar_changes"
 MOST_AT_ONCE = 1_000
 ACCOUNT, KEY, ALLOWANCE, PRICES = "account", "key", "allowance", "prices"
-
-
-async def insert(tx: WriteTx) -> Sequence[Change]:
-    """Write what the transaction announced; the last statement before its commit."""
-    wanted = list(dict.fromkeys(tx.announced))
-    last = await counters.advance(tx, name="changes", by=len(wanted))
-    first = last - len(wanted) + 1
-    rows = [
-        Change(first + n, topic, account_id, subject)
-        for n, (topic, account_id, subject) in enumerate(wanted)
-    ]
-    values = [{**row._asdict(), "at_ms": tx.now_ms} for row in rows]
-    await tx.execute(insert_rows(changes).values(values))
-    if tx.dialect == POSTGRESQL:
-        await tx.driver("SELECT pg_notify($1, $2)", (CHANNEL, str(last)))
-    return rows
 
 
 async def list_after(tx: ReadTx, *, cursor: int, limit: int = MOST_AT_ONCE) -> list[Change]:

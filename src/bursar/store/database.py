@@ -1,28 +1,30 @@
 """Connections and transactions on SQLite and PostgreSQL.
 
 Owns how a transaction begins, ends and tells others about it. Knows no table but the change feed's
-(through `changes`), and no rule. A use case gets a `Tx`; whether it may write is its type.
+and its counter's, and no rule. A use case gets a `Tx`; whether it may write is its type.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import CursorResult, Executable, event, exc
+from sqlalchemy import CursorResult, Executable, event, exc, insert, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bursar.core.errors import InvariantViolated
+from bursar.store.tables import changes, counters
 
 # What a database that cannot answer now, or a connection to it, raises: try again.
 UNAVAILABLE: Final = (SQLAlchemyError, OSError, TimeoutError)
 # What a database raises that refuses these very values: trying again is in vain.
 REFUSED: Final = (IntegrityError, InvariantViolated, OverflowError)
 
+CHANNEL: Final = "bursar_changes"
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
 _BUSY_TIMEOUT_MS = 5_000
@@ -119,8 +121,6 @@ class Database:
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[WriteTx]:
-        from bursar.store import changes
-
         published: Sequence[Change] = ()
         async with self.engine.connect() as connection:
             await connection.execution_options(bursar_write=True)
@@ -128,7 +128,7 @@ class Database:
                 tx = WriteTx(connection, self.dialect, self.clock_ms(), [])
                 yield tx
                 if tx.announced:
-                    published = await changes.insert(tx)
+                    published = await _publish(tx)
         if published:
             for listener in self._listeners:
                 listener(published)
@@ -157,6 +157,31 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+async def _publish(tx: WriteTx) -> Sequence[Change]:
+    """Write what the transaction announced; its last statements before the commit.
+
+    Ids come from a counter row that stays locked until then, so a reader that has seen change N
+    has seen every change before it: with a sequence, a slow transaction could commit an older
+    number after the reader had passed it, and that change would be lost for good.
+    """
+    wanted = list(dict.fromkeys(tx.announced))
+    count = counters.c.value + len(wanted)
+    last = await tx.execute(
+        update(counters)
+        .where(counters.c.name == "changes")
+        .values(value=count)
+        .returning(counters.c.value)
+    )
+    newest = int(last.scalar_one())
+    first = newest - len(wanted) + 1
+    rows = [Change(first + n, *line) for n, line in enumerate(wanted)]
+    values = [{**row._asdict(), "at_ms": tx.now_ms} for row in rows]
+    await tx.execute(insert(changes).values(values))
+    if tx.dialect == POSTGRESQL:
+        await tx.driver("SELECT pg_notify($1, $2)", (CHANNEL, str(newest)))
+    return rows
 
 
 def _engine(url: URL, dialect: str, pool_size: int, command_timeout_s: float | None) -> AsyncEngine:
@@ -219,8 +244,3 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError):
         return False
     return isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError | TimeoutError)
-
-
-def subjects(changes: Iterable[Change], topic: str) -> set[str]:
-    """The subjects of one topic in a run of changes."""
-    return {change.subject for change in changes if change.topic == topic}
