@@ -59,6 +59,7 @@ lock: $(INSTALLED_DEV)  ## compile requirements/*.txt from pyproject.toml (all n
 	$(COMPILE) pyproject.toml --extra server --group test --group lint -c requirements/server.txt -o requirements/dev.txt
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group docs -o requirements/docs.txt
+	$(COMPILE) --group litellm -o requirements/litellm.txt
 
 clean:  ## remove what was made; bursar-data stays
 	rm -rf $(VENV) site dist build .coverage .coverage.* htmlcov

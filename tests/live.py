@@ -213,11 +213,10 @@ class Installation:
         return checked
 
     def control(
-        self, method: str, path: str, *, as_operator: bool = False, **options: Any
+        self, method: str, path: str, *, secret: str | None = None, **options: Any
     ) -> httpx2.Response:
-        """One call of the control API, as the account's user or the operator; it must succeed."""
-        keys = self.secrets
-        secret = keys.operator_key if as_operator else keys.provisioning_key
+        """One call of the control API, as the account's user if not as another; must succeed."""
+        secret = secret or self.secrets.provisioning_key
         headers = {"authorization": f"Bearer {secret}"}
         answer = httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=20, **options)
         assert answer.is_success, answer.text
@@ -236,7 +235,9 @@ class Installation:
     # Beneath it
 
     def rows(self) -> list[Any]:
-        """Every usage row, in the order of the charges."""
+        """Every usage row, in the order of the charges, once those made so far are settled."""
+        if self.process is not None:
+            self.balance_nanos()
         usage = tables.usage_events.c
         return self._ask(select(tables.usage_events).order_by(usage.worker_id, usage.seq))
 

@@ -76,5 +76,6 @@ def installed_server(made: Installation) -> LiveServer:  # noqa: F811
     """The one that people run."""
     made.start()
     correction = {"amount": "-60", "reason": "40 are enough"}
-    made.control("POST", "/v1/operator/accounts/1/corrections", as_operator=True, json=correction)
+    path = "/v1/operator/accounts/1/corrections"
+    made.control("POST", path, secret=made.secrets.operator_key, json=correction)
     return LiveServer(made.url, made.secrets.provisioning_key, made.secrets.inference_key, WHOLE)

@@ -17,7 +17,7 @@ from bursar import telemetry
 from bursar.api import errors as control_errors
 from bursar.api import routes
 from bursar.api.usage import EventShape
-from bursar.config import Settings, UpstreamSettings
+from bursar.config import OTHER_ENV, Settings, UpstreamSettings
 from bursar.core import errors
 from bursar.core.refusals import Reason
 from bursar.gateway.wire import answers
@@ -224,7 +224,7 @@ def test_every_test_that_is_named_exists() -> None:
 def test_every_metric_and_setting_that_is_named_exists() -> None:
     metrics = {name for name, *_ in (*telemetry.COUNTERS, *telemetry.GAUGES)}
     variables = {f"BURSAR_{name.upper()}" for name in Settings.model_fields}
-    variables |= {"BURSAR_CONFIG", "BURSAR_TEST_POSTGRES"}
+    variables |= OTHER_ENV
     for source in pages():
         for name in re.findall(r"\bbursar_[a-z]+_[a-z_]+\b", source.text):
             assert name.removesuffix("_total") in metrics, f"{source.path}: {name}"
