@@ -275,7 +275,11 @@ class Worker:
     async def _follow_prices(self) -> None:
         await self._prices_changed.wait()
         self._prices_changed.clear()
-        await self._load_prices()
+        try:
+            await self._load_prices()
+        except UNAVAILABLE:
+            self._prices_changed.set()
+            raise
 
     async def _load_prices(self) -> None:
         async with self.database.read() as tx:
