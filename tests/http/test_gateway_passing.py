@@ -56,9 +56,7 @@ async def set_price(house: House, model: str, per_million: str) -> None:
             price=NewPrice(
                 model=model,
                 product="",
-                per_million=dict.fromkeys(
-                    ("input_tokens", "output_tokens"), Decimal(per_million)
-                ),
+                per_million=dict.fromkeys(("input_tokens", "output_tokens"), Decimal(per_million)),
                 per_unit={},
                 tiers=(),
                 is_free=False,
@@ -139,9 +137,15 @@ async def test_d_140_more_than_any_amount_of_money_is_refused(
     )
 
 
-async def test_d_140_a_hold_of_almost_all_money_is_a_matter_of_credit(house: House) -> None:
-    answer = await house.chat(model=DEAR, max_tokens=9_000)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_quota")
+async def test_d_140_a_hold_of_almost_all_money_is_a_matter_of_credit(
+    migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bursar.db"
+    shutil.copyfile(migrated_sqlite, path)
+    async with serving(sqlite_url(path), tmp_path) as house:
+        await set_price(house, DEAR, "1000000000000")
+        answer = await house.chat(model=DEAR, max_tokens=9_000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_quota")
 
 
 async def test_d_140_every_choice_is_paid_for(house: House) -> None:
