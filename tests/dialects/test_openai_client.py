@@ -23,6 +23,9 @@ from bursar.core.money import parse_usd
 from tests import litellm_proxy
 from tests.live import Installation
 
+# The first test of a run may have to wait for LiteLLM's installation.
+pytestmark = pytest.mark.timeout(litellm_proxy.BUILD_S + litellm_proxy.START_S + 60)
+
 HELLO = [{"role": "user", "content": "Hello there, how are you?"}]
 
 
