@@ -7,14 +7,13 @@ connection ends. Must not know applications.
 
 import asyncio
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bursar.gateway import heads
 from bursar.gateway.cork import Cork
 from bursar.gateway.direct import DirectCycle, Serve, Targets
 from bursar.gateway.outbox import Outbox
@@ -34,17 +33,6 @@ _BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
 
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding"))
-_UPGRADING: Final = frozenset((b"upgrade", b"http2-settings"))
-_KEPT_TOKENS: Final = frozenset((b"close", b"keep-alive"))
-_REASONS: Final = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    414: b"URI Too Long",
-    417: b"Expectation Failed",
-    431: b"Request Header Fields Too Large",
-    501: b"Not Implemented",
-    505: b"HTTP Version Not Supported",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,21 +260,11 @@ class Protocol(HttpToolsProtocol):
             self._refuse(400, "invalid_host", "The request must name one valid host.")
 
     def _without_upgrade(self) -> bytes:
-        """The head once more, without the upgrade that it offers: declining is no error.
-
-        The parser takes whatever follows such a head for another protocol, a body included.
-        """
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = {token.strip() for token in value.lower().split(b",")}
-                lines.append(b"connection: " + b", ".join(tokens & _KEPT_TOKENS))
-            elif name not in _UPGRADING:
-                lines.append(b"%b: %b" % (name, value))
+        """Start over with the head that a caller sends who offers no upgrade."""
+        head = heads.without_upgrade(self.parser, self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+        return head
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Answer for a request that never came to be, in its turn, and end the connection."""
@@ -305,13 +283,8 @@ class Protocol(HttpToolsProtocol):
             # Whoever came before is answered in full, and nobody after.
             cycle.keep_alive = False
             return
-        request_id = f"req_{secrets.token_hex(12)}"
-        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-        body = msgspec.json.encode({"error": {**error, "request_id": request_id}})
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
-        rest = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self._outbox.flush()
-        self.transport.write(head + rest % (request_id.encode(), len(body)) + body)
+        self.transport.write(heads.refusal(status, code, message))
         self._part()
 
     # Time and size of what is not whole yet
