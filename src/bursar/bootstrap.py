@@ -112,19 +112,27 @@ async def running(
         yield Server(database, worker, router, metrics, _application(settings, worker, router))
 
 
-def serve(
-    settings: Settings,
-    *,
-    metrics: Metrics | None = None,
-    on_ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve until told to stop; `on_ready` gets the URL once requests are answered.
+def listen(settings: Settings) -> tuple[socket.socket, Settings]:
+    """Take the address; with it the settings in which the port is the true one.
 
-    With several workers each is a process of its own on the same socket, and one that ends unasked
-    is replaced. Raises Unavailable when the address cannot be had and Conflict when the file is
-    owned.
+    Raises Unavailable when the address cannot be had.
     """
     listener = _bind(settings)
+    return listener, settings.model_copy(update={"port": listener.getsockname()[1]})
+
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    metrics: Metrics | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Serve until told to stop; `on_ready` is called once requests are answered.
+
+    With several workers each is a process of its own on the same socket, and one that ends unasked
+    is replaced. Raises Conflict when the file is owned.
+    """
 
     def run(number: int) -> None:
         with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -163,7 +171,7 @@ async def _serve(
     settings: Settings,
     listener: socket.socket,
     metrics: Metrics | None,
-    on_ready: Callable[[str], None] | None,
+    on_ready: Callable[[], None] | None,
 ) -> None:
     with _Told() as told:
         async with running(settings, metrics=metrics) as server:
@@ -171,10 +179,9 @@ async def _serve(
             drain_s = max(1, round(settings.drain_s))
             http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
             told.pass_on(http)
-            url = _url(settings, listener)
-            _log.info("serving", url=url)
+            _log.info("serving", url=settings.url)
             if on_ready is not None:
-                on_ready(url)
+                on_ready()
             # What was built at the start stays for good: looking through it again and again for
             # garbage costs each request more than its own arithmetic.
             gc.collect()
@@ -188,7 +195,7 @@ async def _serve(
 
 def _supervise(count: int, run: Callable[[int], None]) -> None:
     """Run `count` processes until told to stop; returns in each of them, when it has ended."""
-    children: dict[int, int] = {}
+    children: set[int] = set()
     told: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
@@ -197,24 +204,29 @@ def _supervise(count: int, run: Callable[[int], None]) -> None:
             os.kill(pid, number)
 
     before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    waiting = list(range(count))
+    waiting = [*range(1, count), 0]
     while waiting or children:
         if waiting and not told:
             pid = os.fork()
             if pid == 0:
                 for number, handler in before.items():
                     signal.signal(number, handler)
-                run(waiting[0])
+                if not told:
+                    run(waiting[-1])
                 return
-            children[pid] = waiting.pop(0)
+            children.add(pid)
+            waiting.pop()
+            if told:
+                os.kill(pid, told[-1])
             continue
         waiting.clear()
         pid, status = os.wait()
-        ended = children.pop(pid)
+        children.discard(pid)
         if not told:
             _log.error("process_ended", status=os.waitstatus_to_exitcode(status))
             time.sleep(_RESTART_S)
-            waiting.append(ended)
+            # Its successor has nothing to announce: secrets are shown once.
+            waiting.append(count)
 
 
 def _application(settings: Settings, worker: Worker, router: Router) -> Application:
@@ -281,10 +293,6 @@ def _bind(settings: Settings) -> socket.socket:
             "address_unavailable",
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.",
         ) from error
-
-
-def _url(settings: Settings, listener: socket.socket) -> str:
-    return settings.model_copy(update={"port": listener.getsockname()[1]}).url
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

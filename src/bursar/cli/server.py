@@ -108,12 +108,14 @@ def _serve(session: Session, found: "Settings") -> None:
     warning = exposure(found)
     if warning:
         output.say(f"Warning: {warning}")
+    # Before the set-up: where the address is taken, nothing is made and no secret shown in vain.
+    listener, found = bootstrap.listen(found)
     made = set_up(found, _initialise(found, _EMAIL, is_required=False))
     if made is not None:
         _show_secrets(session, made, found.url)
         output.say("This is the only time that they are shown.")
-    on_ready = _announce(made, is_json=session.out.is_json)
-    bootstrap.serve(found, metrics=metrics, on_ready=on_ready)
+    on_ready = _announce(made, found.url, is_json=session.out.is_json)
+    bootstrap.serve(found, listener, metrics=metrics, on_ready=on_ready)
 
 
 @contextmanager
@@ -200,8 +202,8 @@ def _show_secrets(session: Session, made: "Installation", url: str) -> None:
     )
 
 
-def _announce(made: "Installation | None", *, is_json: bool) -> Callable[[str], None]:
-    def on_ready(url: str) -> None:
+def _announce(made: "Installation | None", url: str, *, is_json: bool) -> Callable[[], None]:
+    def on_ready() -> None:
         if made is not None and not is_json:
             output.write(_examples(url, made.inference_key))
         output.say(f"Bursar serves on {url} (Ctrl-C ends it).")
@@ -219,7 +221,7 @@ curl {url}/v1/chat/completions \\
   -H 'Content-Type: application/json' \\
   -d '{body}'
 
-The same with OpenAI's client:
+The same with OpenAI's client (pip install openai):
 
 python - <<'EOF'
 from openai import OpenAI

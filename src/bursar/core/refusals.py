@@ -78,6 +78,7 @@ class Reason(StrEnum):
         errors.Forbidden,
         "The model has no price for this use, and what has no price is not served.",
     )
+    # Money that is gone goes before money that is held: waiting would not help the caller.
     QUOTA = (
         "quota",
         "insufficient_quota",
@@ -96,7 +97,6 @@ class Reason(StrEnum):
         errors.RateRefused,
         "Requests in flight hold the rest of the credit. Try again when they have ended.",
     )
-    # Money that is gone goes before money that is held: waiting would not help the caller.
     STALE = (
         "stale",
         "ledger_unavailable",

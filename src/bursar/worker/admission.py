@@ -55,10 +55,7 @@ def dry(slots: Sequence[Slot]) -> list[Slot]:
 
 def is_settled(short: Sequence[Slot], needs: Amounts, now_ms: int) -> bool:
     """True when the store has said lately that a short slot cannot be filled."""
-    return any(
-        now_ms < slot.exhausted_until_ms and slot.lease.available < needs[slot.index]
-        for slot in short
-    )
+    return any(_is_exhausted(slot, needs, now_ms) for slot in short)
 
 
 def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
@@ -67,7 +64,7 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
     Credit that only requests in flight hold is worth waiting for (429 `credit_held`); credit that
     is spent is not (402 `insufficient_quota`).
     """
-    exhausted = [slot for slot in short if now_ms < slot.exhausted_until_ms] or list(short)
+    exhausted = [slot for slot in short if _is_exhausted(slot, needs, now_ms)] or list(short)
     slot = min(exhausted, key=lambda each: (_precedence(each, needs), each.ref))
     left = max(0, slot.known_left or 0)
     needed = needs[slot.index]
@@ -91,6 +88,11 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
         resets_at_ms=resets_at_ms,
         retry_after_s=retry_after_s,
     )
+
+
+def _is_exhausted(slot: Slot, needs: Amounts, now_ms: int) -> bool:
+    missing = needs[slot.index] - slot.lease.available
+    return now_ms < slot.exhausted_until_ms and missing >= max(1, slot.exhausted_need)
 
 
 def _precedence(slot: Slot, needs: Amounts) -> int:

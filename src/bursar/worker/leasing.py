@@ -190,6 +190,7 @@ class Leasing:
         slot.is_refilling = False
         if grant is None:
             slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
+            slot.exhausted_need = 0
             slot.low_water = 0
             return
         if slot.lease.start_ms == want.window_start_ms:
@@ -200,6 +201,9 @@ class Leasing:
         if (slot.limit is not None and grant.granted < want.demand) or not grant.granted:
             # The store had no more: until something changes, say so without asking again.
             slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
+            # All that was free has been granted, or not even the least that was asked for is free:
+            # then a smaller request may still be paid for.
+            slot.exhausted_need = 1 if grant.granted else want.need
             slot.low_water = 0
         else:
             slot.exhausted_until_ms = 0

@@ -64,6 +64,7 @@ class Slot:
 
     __slots__ = (
         "columns",
+        "exhausted_need",
         "exhausted_until_ms",
         "index",
         "is_refilling",
@@ -89,7 +90,9 @@ class Slot:
         self.lease = _new_lease(allowance.ref.window, zone, now_ms)
         self.low_water = 0
         self.is_refilling = False
+        # Until then the store is known not to have `exhausted_need` more, nor anything larger.
         self.exhausted_until_ms = 0
+        self.exhausted_need = 0
         self.known_left: int | None = None
         self.spent = 0
         self.peak = 0
