@@ -61,7 +61,9 @@ def on_postgres(
         made.load_prices(PRICES)
         found.append(made.secrets)
 
-    return Template(folder, postgres_server.make_template("installed", set_up), found[0])
+    # Two folders of tests have this fixture, each for itself.
+    name = f"installed_{folder.parent.name}"
+    return Template(folder, postgres_server.make_template(name, set_up), found[0])
 
 
 @pytest.fixture
