@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -116,6 +117,18 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
+@contextmanager
+def served(*arguments: str, **environment: str) -> Iterator[Process]:
+    """A server that is ready, on a port of its own."""
+    process = Process(start("serve", "--port", "0", *arguments, **environment))
+    try:
+        process.wait_until_ready()
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.end()
+
+
 class Installation:
     """A data directory and a database, and between `start` and the end a server on them."""
 
@@ -179,7 +192,16 @@ class Installation:
 
     def stop(self) -> int:
         """End the server as a service manager does; its exit code."""
-        code = self._running().end()
+        self.tell(signal.SIGTERM)
+        return self.wait()
+
+    def tell(self, number: int) -> None:
+        """Send the server a signal."""
+        self._running().popen.send_signal(number)
+
+    def wait(self) -> int:
+        """The server's exit code, once it has ended."""
+        code = self._running().wait()
         self.process = None
         return code
 

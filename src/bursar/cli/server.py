@@ -223,7 +223,7 @@ curl {url}/v1/chat/completions \\
 
 The same with OpenAI's client (pip install openai):
 
-python - <<'EOF'
+python3 - <<'EOF'
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="{key}")
 answer = client.chat.completions.create(
