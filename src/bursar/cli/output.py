@@ -46,12 +46,12 @@ class Output:
 
 def write(text: str) -> None:
     """Print text as it is on stdout, at once."""
-    print(text, flush=True)
+    print(f"{text}\n", end="", flush=True)
 
 
 def say(text: str) -> None:
-    """Print words for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print words for people on stderr, in one piece: the log is written there too."""
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def format_moment(at_ms: int | None) -> str | None:
