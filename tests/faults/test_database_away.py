@@ -59,6 +59,7 @@ def test_a_database_that_goes_away_under_load_gives_no_free_calls_and_is_found_a
         refused = httpx2.get(f"{made.url}/readyz")
         assert (refused.status_code, refused.json()) == (503, {"status": "ledger_unavailable"})
         assert refused.headers["retry-after"] == "1"
+        require_unavailable(made, "/v1/account/balance")
         served = load.count(200)
         time.sleep(2)
         # What had been admitted may still have ended; nobody was admitted since.
@@ -77,6 +78,16 @@ def test_a_database_that_goes_away_under_load_gives_no_free_calls_and_is_found_a
     made.verify()
     assert made.stop() == 0
     assert (made.journals, made.leased()) == ([], 0)
+
+
+def require_unavailable(made: Installation, path: str) -> None:
+    """Fail unless the control API says that it cannot know, soon, and when to ask again."""
+    headers = {"authorization": f"Bearer {made.secrets.provisioning_key}"}
+    began = time.monotonic()
+    answer = httpx2.get(f"{made.url}{path}", headers=headers, timeout=20)
+    assert time.monotonic() - began < 6
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ledger_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_server_that_is_stopped_while_its_database_is_away_settles_at_its_next_start(

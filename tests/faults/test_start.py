@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests import loads
-from tests.live import Installation
+from tests.live import Installation, Process, start
 from tests.upstream_double import ScriptedUpstream
 
 pytestmark = pytest.mark.faults
 
 
-def die(made: Installation) -> list[loads.Call]:
+def die(made: Installation, *, seconds: float = 0.5) -> list[loads.Call]:
     """Kill a server whose charges are in its journal only; the calls that it had finished."""
     made.environment |= {"BURSAR_SETTLE_LINGER_MS": "10000", "BURSAR_SETTLE_BATCH": "10000"}
     made.start()
     with loads.calling(made.url, made.secrets.inference_key, clients=5) as load:
-        time.sleep(0.5)
+        time.sleep(seconds)
         made.kill()
     assert load.complete
     assert made.rows() == []
@@ -100,3 +100,18 @@ def test_a_dead_servers_leases_come_back_even_if_its_journal_is_gone(made: Insta
     assert made.balance_nanos() == 100_000_000_000
     made.verify()
     assert made.stop() == 0
+
+
+def test_a_replay_that_is_killed_again_and_again_still_charges_each_call_once(
+    made: Installation, upstream: ScriptedUpstream
+) -> None:
+    calls = die(made, seconds=3)
+    assert len(calls) > 600
+    for wait_s in (0.65, 0.75, 0.85, 0.95):
+        process = Process(start("serve", **made.environment))
+        time.sleep(wait_s)
+        process.kill()
+    made.start()
+    loads.require_charged_once(calls, upstream.sales, made.rows(), of=loads.cost)
+    assert made.leased() == 0
+    made.verify()
