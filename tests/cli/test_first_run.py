@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -24,8 +25,9 @@ def printed(server: Process) -> str:
 
 
 def secret(server: Process, prefix: str) -> str:
-    (found,) = set(re.findall(rf"{prefix}_[0-9A-Za-z]+", printed(server)))
-    return str(found)
+    first = find(server, rf"({prefix}_[0-9A-Za-z]+)")
+    assert set(re.findall(rf"{prefix}_[0-9A-Za-z]+", printed(server))) == {first}
+    return first
 
 
 def paste(text: str) -> subprocess.CompletedProcess[str]:
@@ -41,16 +43,21 @@ def paste(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def curl_call(server: Process) -> str:
-    found = re.search(r"with curl:\n\n(curl .*?)\n\n", printed(server), re.DOTALL)
-    assert found is not None
+def find(server: Process, pattern: str) -> str:
+    """What the server has printed, or is about to: its two outputs arrive as they like."""
+    deadline = time.monotonic() + 5
+    while (found := re.search(pattern, printed(server), re.DOTALL)) is None:
+        assert time.monotonic() < deadline, printed(server)
+        time.sleep(0.01)
     return found[1]
+
+
+def curl_call(server: Process) -> str:
+    return find(server, r"with curl:\n\n(curl .*?)\n\n")
 
 
 def python_call(server: Process) -> str:
-    found = re.search(r"OpenAI's client .*?:\n\n(python3 .*?\nEOF\n)", printed(server), re.DOTALL)
-    assert found is not None
-    return found[1]
+    return find(server, r"OpenAI's client .*?:\n\n(python3 .*?\nEOF\n)")
 
 
 def spent_nanos(server: Process) -> int:
@@ -80,10 +87,9 @@ def test_the_printed_call_with_openais_client_works() -> None:
 
 def test_secrets_are_shown_once_and_are_neither_on_the_disk_nor_in_the_log() -> None:
     with served() as server:
-        password = re.search(r"password +(\S+)", printed(server))
-        assert password is not None
-        hidden = [*(secret(server, prefix) for prefix in ("bok", "bpk", "bsk")), password[1]]
-        assert re.search(rf"url +{re.escape(server.url)}\s", printed(server))
+        password = find(server, r"password +(\S+)")
+        hidden = [*(secret(server, prefix) for prefix in ("bok", "bpk", "bsk")), password]
+        assert find(server, r"url +(\S+)") == server.url
         assert server.end() == 0
     assert not [text for text in hidden if text in "".join(server.stderr)]
     with served() as again:
