@@ -77,20 +77,31 @@ class Client(Protocol):
 
 class SyncClient:
     def __init__(self, url: str, secret: str) -> None:
-        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key=secret, max_retries=0)
+        self._options: dict[str, Any] = {
+            "base_url": f"{url}/v1",
+            "api_key": secret,
+            "max_retries": 0,
+        }
 
     def chat(self, **options: Any) -> tuple[Any, str]:
-        raw = self._client.chat.completions.with_raw_response.create(**options)
-        return raw.parse(), raw.headers["x-bursar-cost"]
+        with self._open() as client:
+            raw = client.chat.completions.with_raw_response.create(**options)
+            return raw.parse(), raw.headers["x-bursar-cost"]
 
     def stream(self, **options: Any) -> list[ChatCompletionChunk]:
-        return list(self._client.chat.completions.create(stream=True, **options))
+        with self._open() as client:
+            return list(client.chat.completions.create(stream=True, **options))
 
     def embed(self, **options: Any) -> Any:
-        return self._client.embeddings.create(**options)
+        with self._open() as client:
+            return client.embeddings.create(**options)
 
     def models(self) -> list[str]:
-        return [model.id for model in self._client.models.list()]
+        with self._open() as client:
+            return [model.id for model in client.models.list()]
+
+    def _open(self) -> openai.OpenAI:
+        return openai.OpenAI(**self._options)
 
 
 class AsyncClient:
