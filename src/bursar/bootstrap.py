@@ -244,6 +244,7 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
             version=bursar.__version__,
             why_not_ready=worker.why_not_ready,
             metrics=worker.metrics.render,
+            count_gone=worker.metrics.count_gone,
             activity_cache_s=round(settings.activity_cache_s),
             max_body_bytes=settings.max_control_body_bytes,
         ),

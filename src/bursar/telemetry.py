@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 COUNTERS: Final = (
     ("bursar_requests", "Requests to model endpoints by status.", ("endpoint", "status")),
     ("bursar_refusals", "Requests refused, by what stood in the way.", ("reason",)),
+    ("bursar_callers_gone", "Callers of the control API who left in mid-request.", ()),
     ("bursar_upstream_failures", "Calls that an upstream failed or refused.", ("kind",)),
     ("bursar_charges_settled", "Charges settled in the ledger.", ()),
     ("bursar_charges_quarantined", "Charges that the ledger refused.", ()),
@@ -53,6 +54,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
         self.refusals: dict[str, int] = {}
+        self.callers_gone = 0
         self.upstream_failures: dict[str, int] = {}
         self.settled = 0
         self.quarantined = 0
@@ -73,6 +75,10 @@ class Metrics:
         """Count a refusal by its reason."""
         _count(self.refusals, reason)
 
+    def count_gone(self) -> None:
+        """Count a caller of the control API who left before the request was complete."""
+        self.callers_gone += 1
+
     def upstream_failed(self, kind: str) -> None:
         """Count a call that an upstream failed, by status or kind of failure."""
         _count(self.upstream_failures, kind)
@@ -86,6 +92,7 @@ class Metrics:
         return {
             "bursar_requests": {(e, str(s)): n for (e, s), n in self.requests.items()},
             "bursar_refusals": {(reason,): n for reason, n in self.refusals.items()},
+            "bursar_callers_gone": {(): self.callers_gone},
             "bursar_upstream_failures": {(k,): n for k, n in self.upstream_failures.items()},
             "bursar_charges_settled": {(): self.settled},
             "bursar_charges_quarantined": {(): self.quarantined},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx2
 import pytest
@@ -64,6 +65,43 @@ async def test_a_bug_is_a_500_with_an_id_and_nothing_else(
     assert "detail" not in response.text
     assert response.headers["x-request-id"] == response.json()["error"]["request_id"]
     assert "secret detail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"name": '])
+async def test_a_caller_who_leaves_in_mid_request_is_counted_and_not_an_accident(
+    database: Database, capsys: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    gone: list[int] = []
+    application = create(
+        database,
+        version="0",
+        why_not_ready=lambda: None,
+        metrics=bytes,
+        count_gone=lambda: gone.append(1),
+    )
+    incoming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": sent, "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    outgoing: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        outgoing.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/account/keys",
+        "raw_path": b"/v1/account/keys",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"20")],
+    }
+    await application(scope, receive, send)  # type: ignore[arg-type]
+    assert (len(gone), outgoing) == (1, [])
+    assert capsys.readouterr().out == ""
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(

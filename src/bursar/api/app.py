@@ -45,11 +45,13 @@ def create(
     activity_cache_s: int = 300,
     max_body_bytes: int = 65_536,
     random_bytes: Callable[[int], bytes] = os.urandom,
+    count_gone: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Return the control plane as an ASGI application.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
-    text for Prometheus.
+    text for Prometheus; `count_gone` is called for each caller who left before the request was
+    complete.
     """
     plane = Plane(
         database=database,
@@ -67,7 +69,7 @@ def create(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        middleware=[Middleware(Envelope, random_bytes=random_bytes)],
+        middleware=[Middleware(Envelope, random_bytes=random_bytes, count_gone=count_gone)],
         exception_handlers={BursarError: _refuse, HTTPException: _refuse_by_framework},
     )
     for route in routes.ROUTES:

@@ -1,13 +1,15 @@
 """The envelope: what every response of the control API has, and the last resort for bugs.
 
-Owns the request id and the headers against caching and sniffing. An id that a client sends is not
-used: it would let one write into the other's logs. Must not know routes.
+Owns the request id and the headers against caching and sniffing, and what becomes of a request
+whose caller left in the middle of it. An id that a client sends is not used: it would let one
+write into the other's logs. Must not know routes.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bursar.api.wire import problems
@@ -19,11 +21,21 @@ _ID_BYTES: Final = 12
 
 
 class Envelope:
-    """Wraps the application: headers on every response, an answer for every accident."""
+    """Wraps the application: headers on every response, an answer for every accident.
 
-    def __init__(self, app: ASGIApp, *, random_bytes: Callable[[int], bytes]) -> None:
+    `count_gone` is called for each caller who left before the request was complete.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        random_bytes: Callable[[int], bytes],
+        count_gone: Callable[[], None],
+    ) -> None:
         self._app = app
         self._random_bytes = random_bytes
+        self._count_gone = count_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,6 +55,9 @@ class Envelope:
 
         try:
             await self._app(scope, receive, seal)
+        except ClientDisconnect:
+            # Nothing has been done yet, nobody is there to be answered, and it is no fault of ours.
+            self._count_gone()
         except Exception as error:
             problem = problems.OUTAGE if is_outage(error) else problems.INTERNAL
             _log.exception("request_failed", request_id=request_id, code=problem.code)
