@@ -99,7 +99,7 @@ async def test_a_caller_who_leaves_in_mid_request_is_counted_and_not_an_accident
         "query_string": b"",
         "headers": [(b"content-type", b"application/json"), (b"content-length", b"20")],
     }
-    await application(scope, receive, send)  # type: ignore[arg-type]
+    await application(scope, receive, send)
     assert (len(gone), outgoing) == (1, [])
     assert capsys.readouterr().out == ""
 
