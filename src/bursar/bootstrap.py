@@ -36,8 +36,8 @@ from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
 from bursar.gateway.upstreams.sandbox import Sandbox
 from bursar.jobs import retention
 from bursar.store.database import SQLITE, Database
-from bursar.telemetry import Metrics
-from bursar.worker.plane import Limits, Worker, wall_clock_ms
+from bursar.telemetry import LoopLag, Metrics
+from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
 
 _log = structlog.get_logger("bursar")
 _BACKLOG = 4_096
@@ -101,14 +101,19 @@ async def running(
     async with AsyncExitStack() as parts:
         router = make_router(settings)
         parts.push_async_callback(router.close)
-        database = Database(settings.resolved_database_url, clock_ms=clock_ms)
+        database = Database(
+            settings.resolved_database_url,
+            clock_ms=clock_ms,
+            connections=settings.database_connections,
+        )
         parts.push_async_callback(database.close)
         worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
         await worker.start()
         parts.push_async_callback(worker.stop)
-        metrics.gauges = worker.gauges
-        tidying = asyncio.create_task(retention.run(database))
-        parts.push_async_callback(_cancel, [tidying])
+        lag = LoopLag()
+        metrics.gauges = lambda: {**worker.gauges(), "bursar_loop_lag_seconds": lag.longest_s}
+        beside = [asyncio.create_task(each) for each in (retention.run(database), lag.run())]
+        parts.push_async_callback(_cancel, beside)
         yield Server(database, worker, router, metrics, _application(settings, worker, router))
 
 
@@ -247,6 +252,7 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
             count_gone=worker.metrics.count_gone,
             activity_cache_s=round(settings.activity_cache_s),
             max_body_bytes=settings.max_control_body_bytes,
+            most_at_once=settings.database_connections - OWN_CONNECTIONS,
         ),
     )
 

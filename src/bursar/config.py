@@ -169,6 +169,13 @@ class Settings(BaseSettings):
         description="`postgresql+asyncpg://user:password@host/name` or "
         "`sqlite+aiosqlite:///path`; by default the file `bursar.db` in the data directory.",
     )
+    database_connections: int = Field(
+        default=16,
+        ge=10,
+        le=1_000,
+        description="The most connections to the database that one process opens; eight are kept "
+        "for charges and limits, the rest serve the control API.",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     public_url: Url | None = Field(

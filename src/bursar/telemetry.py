@@ -8,12 +8,14 @@ format is made when somebody asks for it. Logging never waits for whoever reads 
 outlives them: lines go through a bounded queue, and those that find no room are counted instead.
 """
 
+import asyncio
 import atexit
 import logging
 import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
@@ -43,9 +45,12 @@ GAUGES: Final = (
     ("bursar_settlement_lag_seconds", "Age of the oldest charge that is not settled."),
     ("bursar_journal_bytes", "Bytes of charges on local disk that are not settled."),
     ("bursar_ledger_silent_seconds", "Seconds since the database was last heard."),
+    ("bursar_loop_lag_seconds", "The longest that every request had to wait, in the last minute."),
 )
 
 _MOST_LABELS: Final = 200
+_LAG_EVERY_S: Final = 0.05
+_LAG_KEPT_S: Final = 30.0
 
 
 class Metrics:
@@ -100,6 +105,31 @@ class Metrics:
             "bursar_overrun_nanos": {(): self.overrun_nanos},
             "bursar_log_lines_lost": {(): self.log_lines_lost},
         }
+
+
+class LoopLag:
+    """How late the event loop runs what is due: the longest delay of the last minute, at most.
+
+    Whatever computes or blocks for so long makes every request of the process wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._before_s = 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest delay of this half minute and the one before it, in seconds."""
+        return max(self._now_s, self._before_s)
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            end_s = time.monotonic() + _LAG_KEPT_S
+            while (before_s := time.monotonic()) < end_s:
+                await asyncio.sleep(_LAG_EVERY_S)
+                self._now_s = max(self._now_s, time.monotonic() - before_s - _LAG_EVERY_S)
+            self._before_s, self._now_s = self._now_s, 0.0
 
 
 class _Exposition(Collector):

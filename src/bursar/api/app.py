@@ -24,6 +24,7 @@ from bursar.api.wire import calls, problems
 from bursar.api.wire.cache import Cache
 from bursar.api.wire.calls import Plane
 from bursar.api.wire.envelope import Envelope
+from bursar.api.wire.gate import Gate
 from bursar.api.wire.problems import Problem
 from bursar.core.errors import BursarError
 from bursar.service.idempotency import Running
@@ -44,14 +45,15 @@ def create(
     metrics: Callable[[], bytes],
     activity_cache_s: int = 300,
     max_body_bytes: int = 65_536,
+    most_at_once: int = 8,
     random_bytes: Callable[[int], bytes] = os.urandom,
     count_gone: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Return the control plane as an ASGI application.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
-    text for Prometheus; `count_gone` is called for each caller who left before the request was
-    complete.
+    text for Prometheus; `most_at_once` calls may use the database at the same time.
+    `count_gone` is called for each caller who left before the request was complete.
     """
     plane = Plane(
         database=database,
@@ -61,6 +63,7 @@ def create(
         reports=Cache(ttl_s=activity_cache_s),
         running=Running(),
         max_body_bytes=max_body_bytes,
+        gate=Gate(most_at_once),
     )
     app = _Application(
         title="Bursar",

@@ -41,7 +41,8 @@ async def show_readiness(call: Call[None]) -> Response:
 async def show_metrics(call: Call[None]) -> Response:
     """The process's figures, for Prometheus."""
     if not _is_local(call):
-        await prove(call.plane, secret=call.secret or None, wanted=OperatorPrincipal)
+        async with call.plane.gate.enter():
+            await prove(call.plane, secret=call.secret or None, wanted=OperatorPrincipal)
     return Response(call.plane.metrics(), media_type=_TEXT)
 
 

@@ -4,6 +4,7 @@ Owns their shapes, of which an account's are NagaAI's, field for field. Must not
 `service.keys` does.
 """
 
+from functools import partial
 from typing import Final, Literal
 
 from starlette.responses import Response
@@ -129,7 +130,8 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
     """Rename, enable, disable or limit a key, or change when it expires."""
     key_id = parse_path_id(call.path["key_id"])
     account_id = call.caller.account_id
-    async with call.plane.database.write() as tx:
+
+    async def effect(tx: WriteTx) -> KeyRow:
         # Asked for before the fields are read: an unknown key is 404 whatever is to be changed.
         await keys.get(tx, account_id=account_id, key_id=key_id)
         fields = check(KeyFields, call.document)
@@ -140,15 +142,16 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
             credit_limit_nanos=fields.credit_limit if "credit_limit" in given else UNCHANGED,
             expires_ms=fields.expires_at if "expires_at" in given else UNCHANGED,
         )
-        row = await keys.update(tx, account_id=account_id, key_id=key_id, change=change)
-    return reply(shape(row))
+        return await keys.update(tx, account_id=account_id, key_id=key_id, change=change)
+
+    return reply(shape(await call.plane.database.transact(effect)))
 
 
 async def delete(call: Call[ProvisioningPrincipal]) -> Response:
     """Delete a key for good."""
     key_id = parse_path_id(call.path["key_id"])
-    async with call.plane.database.write() as tx:
-        await keys.delete(tx, account_id=call.caller.account_id, key_id=key_id)
+    account_id = call.caller.account_id
+    await call.plane.database.transact(partial(keys.delete, account_id=account_id, key_id=key_id))
     return Response(status_code=204)
 
 

@@ -52,8 +52,7 @@ class Session:
         """Do `work` in one write transaction of the installation's database, as `run` does."""
 
         async def in_transaction(database: "Database") -> T:
-            async with database.write() as tx:
-                return await work(tx)
+            return await database.transact(work)
 
         return self.run(in_transaction)
 

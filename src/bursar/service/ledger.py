@@ -7,6 +7,7 @@ the wallet's limit moves by the same amount in the same transaction. Must not kn
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from bursar.core import text
@@ -100,11 +101,14 @@ async def when_leases_return(
             if refusal.code != _LEASED:
                 raise
         if number % _TRIES_A_CALL == 0:
-            async with database.write() as tx:
-                subject = allowances.wallet(account_id).name
-                tx.announce(changes.ALLOWANCE, account_id=account_id, subject=subject)
+            await database.transact(partial(_call_in, account_id=account_id))
         await asyncio.sleep(_PAUSE_S)
     return await attempt()
+
+
+async def _call_in(tx: WriteTx, *, account_id: int) -> None:
+    subject = allowances.wallet(account_id).name
+    tx.announce(changes.ALLOWANCE, account_id=account_id, subject=subject)
 
 
 async def get_balance(tx: ReadTx, *, account_id: int) -> int:

@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bursar.store import counters
+from bursar.store.connections.postgresql import driver_errors
 from bursar.store.database import CHANNEL, Change, Database, ReadTx, WriteTx
 from bursar.store.tables import changes
 
 MOST_AT_ONCE = 1_000
+_PING_S = 2.0
 ACCOUNT, KEY, ALLOWANCE, PRICES = "account", "key", "allowance", "prices"
 
 
@@ -48,14 +50,25 @@ async def listen(database: Database, notify: Callable[[], None]) -> None:
     def on_end(_: Any) -> None:
         ended.set()
 
-    async with database.engine.connect() as connection:
+    async with database.connect() as connection:
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
         driver.add_termination_listener(on_end)
-        await driver.add_listener(CHANNEL, on_notice)
         try:
-            await ended.wait()
+            with driver_errors():
+                await driver.add_listener(CHANNEL, on_notice)
+                while not await _happens(ended, within_s=_PING_S):
+                    # A line that was cut without a word is silent, like one on which nothing
+                    # happens: only an answer tells them apart.
+                    await driver.execute("SELECT 1")
         finally:
-            if not driver.is_closed():
-                await driver.remove_listener(CHANNEL, on_notice)
-                driver.remove_termination_listener(on_end)
+            driver.remove_termination_listener(on_end)
+            await connection.invalidate()
+
+
+async def _happens(event: asyncio.Event, *, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,22 +1,26 @@
-"""Connections and transactions on SQLite and PostgreSQL.
+"""Transactions on SQLite and PostgreSQL.
 
-Owns how a transaction begins, ends and tells others about it. Knows no table but the change feed's
-and its counter's, and no rule. A use case gets a `Tx`; whether it may write is its type.
+Owns how a transaction begins, ends and tells others about it, and which one may be tried again.
+Knows no table but the change feed's and its counter's, and no rule; connections are `connections`.
+A use case gets a `Tx`; whether it may write is its type.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import CursorResult, Executable, event, exc, insert, update
+from sqlalchemy import CursorResult, Executable, exc, insert, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from bursar.core.errors import InvariantViolated
+from bursar.store.connections.postgresql import PostgresLink
+from bursar.store.connections.sqlite import SqliteLink
 from bursar.store.tables import changes, counters
 
 # What a database that cannot answer now, or a connection to it, raises: try again.
@@ -25,9 +29,15 @@ UNAVAILABLE: Final = (SQLAlchemyError, OSError, TimeoutError)
 REFUSED: Final = (IntegrityError, InvariantViolated, OverflowError)
 
 CHANNEL: Final = "bursar_changes"
-POSTGRESQL = "postgresql"
-SQLITE = "sqlite"
-_BUSY_TIMEOUT_MS = 5_000
+POSTGRESQL: Final = "postgresql"
+SQLITE: Final = "sqlite"
+# What a database says to the one of two transactions that must give way to the other.
+_GAVE_WAY: Final = frozenset(("40001", "40P01"))
+_TRIES: Final = 5
+_JITTER_S: Final = 0.02
+_LOCK_WAIT_S: Final = 5.0
+
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -72,11 +82,12 @@ class WriteTx(ReadTx):
 
 
 class Database:
-    """One database: an engine, its write lock (SQLite) and its local listeners.
+    """One database: the way to it, its write lock (SQLite) and its local listeners.
 
     Guarantees: a write transaction holds SQLite's write lock from its beginning, so that it never
     fails half-way for want of it; changes are numbered in the order of their commits. A statement
-    that PostgreSQL does not answer within `command_timeout_s` fails; None waits for ever.
+    that PostgreSQL does not answer within `command_timeout_s` fails, and so does one that waits
+    for others for most of that time; None waits for ever.
     """
 
     def __init__(
@@ -84,13 +95,14 @@ class Database:
         url: str,
         *,
         clock_ms: Callable[[], int],
-        pool_size: int = 8,
-        command_timeout_s: float | None = 30.0,
+        connections: int = 16,
+        command_timeout_s: float | None = 5.0,
     ) -> None:
         self.url: URL = make_url(url)
         self.dialect = self.url.get_backend_name()
         self.clock_ms = clock_ms
-        self.engine: AsyncEngine = _engine(self.url, self.dialect, pool_size, command_timeout_s)
+        self._link = _find_way(self.url, self.dialect, connections, command_timeout_s)
+        self.engine: AsyncEngine = self._link.engine
         self._write_lock = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._barriers: list[Callable[[], Awaitable[None]]] = []
@@ -100,31 +112,69 @@ class Database:
         """The SQLite file; None on PostgreSQL."""
         return Path(self.url.database) if self.dialect == SQLITE and self.url.database else None
 
+    @property
+    def timeline(self) -> int:
+        """How often a standby has taken the database's place, as far as is known; 0 on SQLite.
+
+        Where it rises, commits that were acknowledged shortly before may be gone.
+        """
+        return self._link.timeline if isinstance(self._link, PostgresLink) else 0
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """A connection without a transaction, in the pool's bounds."""
+        self._link.check()
+        async with self.engine.connect() as connection:
+            yield connection
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadTx]:
         """One consistent snapshot, never blocked by writers."""
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             if self.dialect == POSTGRESQL:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
-            async with connection.begin():
+            async with self._transaction(connection):
                 yield ReadTx(connection, self.dialect)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteTx]:
         """One transaction, committed at the end of the block and rolled back by any exception."""
         if self.dialect == SQLITE:
-            async with self._write_lock, self._write() as tx:
-                yield tx
+            async with asyncio.timeout(_LOCK_WAIT_S):
+                await self._write_lock.acquire()
+            try:
+                async with self._write() as tx:
+                    yield tx
+            finally:
+                self._write_lock.release()
         else:
             async with self._write() as tx:
                 yield tx
 
+    async def transact(self, work: Callable[[WriteTx], Awaitable[T]]) -> T:
+        """Return what `work` returns, done in one transaction.
+
+        It is done again, a few times, where the database had it give way to another transaction;
+        so it must do nothing that a rollback does not undo.
+        """
+        for attempt in range(1, _TRIES):
+            try:
+                async with self.write() as tx:
+                    return await work(tx)
+            except DBAPIError as error:
+                if not _gave_way(error):
+                    raise
+            # Two that got into each other's way must not meet again: not a secret, only a spread.
+            await asyncio.sleep(random.uniform(0, _JITTER_S * 2**attempt))  # noqa: S311
+        async with self.write() as tx:
+            return await work(tx)
+
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[WriteTx]:
         published: Sequence[Change] = ()
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             await connection.execution_options(bursar_write=True)
-            async with connection.begin():
+            async with self._transaction(connection):
                 tx = WriteTx(connection, self.dialect, self.clock_ms(), [])
                 yield tx
                 if tx.announced:
@@ -132,6 +182,22 @@ class Database:
         if published:
             for listener in self._listeners:
                 listener(published)
+
+    @asynccontextmanager
+    async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        transaction = await connection.begin()
+        try:
+            yield
+            await transaction.commit()
+        except TimeoutError:
+            # Whoever did not answer would not answer to a ROLLBACK either.
+            self._link.mistrust()
+            await connection.invalidate()
+            raise
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                self._link.mistrust()
+            raise
 
     def listen(self, listener: Callable[[Sequence[Change]], None]) -> None:
         """Call `listener` (plain, quick) after each commit of this process that changed things."""
@@ -184,43 +250,19 @@ async def _publish(tx: WriteTx) -> Sequence[Change]:
     return rows
 
 
-def _engine(url: URL, dialect: str, pool_size: int, command_timeout_s: float | None) -> AsyncEngine:
+def _find_way(
+    url: URL, dialect: str, connections: int, command_timeout_s: float | None
+) -> SqliteLink | PostgresLink:
     if dialect == SQLITE:
-        engine = create_async_engine(url, pool_size=pool_size, max_overflow=0)
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        return engine
+        return SqliteLink(url, connections=connections)
     if dialect == POSTGRESQL:
-        return create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_timeout=5,
-            connect_args={"timeout": 5, "command_timeout": command_timeout_s},
-        )
+        return PostgresLink(url, connections=connections, command_timeout_s=command_timeout_s)
     raise ValueError(f"a database is sqlite+aiosqlite or postgresql+asyncpg, not {dialect!r}")
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own transaction control would begin deferred transactions behind our back.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}",
-        "PRAGMA journal_mode = WAL",
-        # NORMAL syncs nothing at COMMIT in WAL mode: a power cut would take charges back.
-        "PRAGMA synchronous = FULL",
-        "PRAGMA foreign_keys = ON",
-    ):
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_sqlite(connection: Any) -> None:
-    writes = connection.get_execution_options().get("bursar_write", False)
-    # A deferred transaction that wants to write later can fail with SQLITE_BUSY at once and
-    # without waiting; an immediate one queues for the lock at its beginning.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _gave_way(error: DBAPIError) -> bool:
+    """Whether the database undid a transaction only because of another one."""
+    return getattr(error.orig, "sqlstate", None) in _GAVE_WAY
 
 
 def describe(error: BaseException) -> str:

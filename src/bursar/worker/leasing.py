@@ -8,6 +8,7 @@ about requests (that is `admission`).
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -157,12 +158,10 @@ class Leasing:
         if not returns:
             return
         # Whether this happens may remain unknown; what did not is returned by `_reconcile`.
-        async with self._database.write() as tx:
-            await leases.give_back(
-                tx,
-                worker_id=self._worker_id,
-                returns=[(slot.ref, lease.start_ms, n) for slot, lease, n in returns],
-            )
+        back = [(slot.ref, lease.start_ms, n) for slot, lease, n in returns]
+        await self._database.transact(
+            partial(leases.give_back, worker_id=self._worker_id, returns=back)
+        )
 
     async def _take(self, demand: dict[Slot, list[int]]) -> None:
         slots = list(demand)
@@ -170,8 +169,9 @@ class Leasing:
             part = slots[start : start + _MANY]
             now_ms = self._clock_ms()
             wants = [self._want(slot, demand[slot], now_ms) for slot in part]
-            async with self._database.write() as tx:
-                grants = await leases.take(tx, worker_id=self._worker_id, wants=wants)
+            grants = await self._database.transact(
+                partial(leases.take, worker_id=self._worker_id, wants=wants)
+            )
             for slot, want in zip(part, wants, strict=True):
                 self._receive(slot, want, grants.get(slot.ref), now_ms)
             self._metrics.lease_refills += 1

@@ -32,6 +32,8 @@ from bursar.worker.purse import Amounts, Hold, Purse, Slot
 from bursar.worker.settlement import Settlement
 
 _log = structlog.get_logger("bursar.worker")
+# The most of its database's connections that a worker's own loops use at once.
+OWN_CONNECTIONS = 8
 _TRIES = 4
 _NEVER_MS = 2**62
 _RETRY_S = 1

@@ -6,6 +6,7 @@ on. Nothing is ever dropped. Must not know how a charge came about.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -187,7 +188,9 @@ class Settlement:
     async def _pause(self, attempt: int, error: BaseException | None) -> int:
         if error is not None:
             _log.warning("settlement_failed", error=describe(error), attempt=attempt)
-        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        # Workers that were in each other's way must not meet again: a spread, not a secret.
+        most_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+        await asyncio.sleep(random.uniform(most_s / 2, most_s))  # noqa: S311
         return attempt + 1
 
     def _done(self, batch: Sequence[Settled]) -> None:

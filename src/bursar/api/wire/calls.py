@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from bursar.api.wire import auth, body
 from bursar.api.wire.cache import Cache
+from bursar.api.wire.gate import Gate
 from bursar.api.wire.query import Query
 from bursar.core import refusals
 from bursar.core.errors import Unreadable
@@ -41,6 +42,7 @@ class Plane:
     reports: Cache
     running: Running
     max_body_bytes: int
+    gate: Gate
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -85,22 +87,30 @@ async def answer(
         most = plane.max_body_bytes
         sent = await body.read(request.headers, request.stream(), max_bytes=most)
     document = body.parse(sent) if has_body else {}
-    caller = None if principal is None else await prove(plane, secret=secret, wanted=principal)
-    query.check(parameters)
-    call = Call(
-        plane=plane,
-        caller=caller,
-        route=f"{request.method} {request.scope['path']}",
-        path=request.path_params,
-        query=query,
-        headers=request.headers,
-        client=request.client.host if request.client else "",
-        secret=secret or b"",
-        body=sent,
-        document=document,
-        idempotency_key=key,
-    )
-    return await endpoint(call)
+
+    def make(caller: Principal | None) -> Call[Any]:
+        return Call(
+            plane=plane,
+            caller=caller,
+            route=f"{request.method} {request.scope['path']}",
+            path=request.path_params,
+            query=query,
+            headers=request.headers,
+            client=request.client.host if request.client else "",
+            secret=secret or b"",
+            body=sent,
+            document=document,
+            idempotency_key=key,
+        )
+
+    if principal is None:
+        query.check(parameters)
+        return await endpoint(make(None))
+    # From here on the database is asked: of those who may, only so many at once.
+    async with plane.gate.enter():
+        caller = await prove(plane, secret=secret, wanted=principal)
+        query.check(parameters)
+        return await endpoint(make(caller))
 
 
 async def prove(plane: Plane, *, secret: bytes | None, wanted: type[P]) -> P:
@@ -129,10 +139,9 @@ async def carry_out(
     Under an Idempotency-Key it is done once: the same request gets the same answer again. Raises
     Conflict (`idempotency_in_progress`) and Invalid (`idempotency_key_reused`).
     """
+    database = call.plane.database
     if call.idempotency_key is None:
-        async with call.plane.database.write() as tx:
-            payload = await effect(tx)
-        return reply(payload, status=status)
+        return reply(await database.transact(effect), status=status)
     request = idempotency.Request(
         account_id=call.caller.account_id,
         key_id=call.caller.key_id,
@@ -141,18 +150,20 @@ async def carry_out(
         body=call.body,
         secret=call.secret,
     )
+
+    async def once(tx: WriteTx) -> tuple[Answer, dict[str, str]]:
+        kept = await idempotency.find_answer(tx, request=request)
+        if kept is not None:
+            return kept, {"idempotent-replayed": "true"}
+        done = Answer(status, encode(await effect(tx)))
+        await idempotency.keep_answer(
+            tx, request=request, answer=done, random_bytes=call.plane.random_bytes
+        )
+        return done, {}
+
     with call.plane.running.hold(request):
-        async with call.plane.database.write() as tx:
-            kept = await idempotency.find_answer(tx, request=request)
-            if kept is None:
-                done = Answer(status, encode(await effect(tx)))
-                await idempotency.keep_answer(
-                    tx, request=request, answer=done, random_bytes=call.plane.random_bytes
-                )
-    if kept is None:
-        return Response(done.body, status_code=done.status, media_type=JSON)
-    replayed = {"idempotent-replayed": "true"}
-    return Response(kept.body, status_code=kept.status, headers=replayed, media_type=JSON)
+        given, headers = await database.transact(once)
+    return Response(given.body, status_code=given.status, headers=headers, media_type=JSON)
 
 
 def _idempotency_key(headers: Headers) -> str | None:
