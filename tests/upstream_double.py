@@ -8,15 +8,18 @@ misbehaves as told, and writes down for every request what it really produced, w
         up.models["slow"] = Behaviour(delay_s=0.2)           # every request for that model
         ...
         assert up.sold_nanos(cost) == billed
+        up.ledger(cost)["Bearer sk-up", "call-7"]            # what one request of a key came to
 
 `with ScriptedUpstream.in_thread() as up:` runs it beside a test that has no event loop.
-A word is a token: prompts are counted in words, answers are made of them.
+A word is a token: prompts are counted in words, answers are made of them. What has been produced
+is sold, whatever becomes of its way: a client that leaves, does not read or is cut off owes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import ssl
 import threading
@@ -43,6 +46,7 @@ class Behaviour:
     cut_after: int | None = (
         None  # events (stream) or bytes of the body (JSON), then the socket ends
     )
+    cut_within: int = 0  # bytes of the event after those that go out before the socket ends
     hang_before_headers: bool = False
     hang_after: int | None = None  # events, then silence
     works_on: bool = False  # whether an abandoned answer is produced, and sold, all the same
@@ -53,6 +57,9 @@ class Behaviour:
     newline: bytes = b"\n"
     comment: bytes = b""  # sent before each event
     content: str | None = None  # instead of words: one event, or the whole message
+    without_end: str = ""  # events, one line, or a body: until the client leaves
+    is_dripping: bool = False  # a whole answer's body byte by byte, `gap_s` apart
+    gzip_bytes: int = 0  # so many zeros, a thousand times smaller on the wire
     in_band_error: bool = False  # a stream that ends with an error event
     no_done: bool = False
     redirect_to: str | None = None
@@ -89,6 +96,12 @@ class Sale:
     @property
     def authorization(self) -> str:
         return self.headers.get("authorization", "")
+
+    @property
+    def request(self) -> str:
+        """The first word of what was asked, by which a test knows its requests."""
+        words = _text_of(self.body.get("messages", self.body.get("input", ""))).split()
+        return words[0] if words else ""
 
     @property
     def model(self) -> str:
@@ -130,6 +143,14 @@ class ScriptedUpstream:
             for sale in self.sales
             if authorization is None or sale.authorization == authorization
         )
+
+    def ledger(self, cost: Callable[[Sale], int]) -> dict[tuple[str, str], int]:
+        """What each request of each credential came to, those that came to nothing included."""
+        found: dict[tuple[str, str], int] = {}
+        for sale in self.sales:
+            key = (sale.authorization, sale.request)
+            found[key] = found.get(key, 0) + cost(sale)
+        return found
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -248,11 +269,17 @@ class _Answer:
         if how.garbage:
             page = b"<!doctype html><title>502</title><h1>Bad gateway</h1>"
             return await self._send_body(200, page, [("content-type", "text/html")])
+        if how.gzip_bytes:
+            packed = gzip.compress(bytes(how.gzip_bytes), compresslevel=1)
+            kind = [("content-type", "application/json"), ("content-encoding", "gzip")]
+            return await self._send_body(200, packed, kind)
         if sale.method == "GET":
             models = [{"id": name, "object": "model"} for name in ("gpt-4o-mini", "my-model")]
             return await self._send_json(200, {"object": "list", "data": models})
         sale.prompt_tokens = _prompt_tokens(sale.body, how)
         sale.cached_tokens = how.cached_tokens
+        if how.without_end:
+            return await self._send_without_end()
         if sale.path.endswith("/embeddings"):
             return await self._send_embeddings()
         if sale.is_stream:
@@ -298,6 +325,8 @@ class _Answer:
         await self._head(200, [("content-type", "text/event-stream")], chunked=True)
         for count, (event, tokens) in enumerate(self._events()):
             if count == self.how.cut_after:
+                if self.how.cut_within:
+                    await self._chunk(event[: self.how.cut_within])
                 return False
             if count == self.how.hang_after:
                 await self._wait(None)
@@ -307,6 +336,23 @@ class _Answer:
         await self._chunk(b"")
         self.sale.is_complete = True
         return self.how.keep_alive
+
+    async def _send_without_end(self) -> bool:
+        is_stream = self.sale.is_stream
+        kind = "text/event-stream" if is_stream else "application/json"
+        await self._head(200, [("content-type", kind)], chunked=True)
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        event = self._event({**self._envelope("chat.completion.chunk"), "choices": [delta]})
+        piece, words = b"x" * 65_536, 0
+        if self.how.without_end == "events":
+            words = 65_536 // len(event)
+            piece = event * words
+        elif is_stream:
+            await self._chunk(b'data: {"choices":[{"delta":{"content":"')
+        while True:
+            self.sale.completion_tokens += words
+            await self._chunk(piece)
+            await self._wait(self.how.gap_s)
 
     def _events(self) -> Iterator[tuple[bytes, int]]:
         how, body = self.how, self.sale.body
@@ -396,10 +442,20 @@ class _Answer:
         declared = len(body) + how.length_error
         is_cut = how.cut_after is not None
         head = self._head_bytes(status, [*headers, ("content-length", str(declared))])
-        self.writer.write(head + (body[: how.cut_after] if is_cut else body))
+        body = body[: how.cut_after] if is_cut else body
+        if how.is_dripping:
+            await self._drip(head, body)
+        else:
+            self.writer.write(head + body)
         await self.writer.drain()
         self.sale.is_complete = not is_cut and how.length_error <= 0
         return how.keep_alive and not is_cut and how.length_error <= 0
+
+    async def _drip(self, head: bytes, body: bytes) -> None:
+        self.writer.write(head)
+        for byte in body:
+            await self._wait(self.how.gap_s)
+            self.writer.write(bytes((byte,)))
 
     async def _head(self, status: int, headers: list[tuple[str, str]], *, chunked: bool) -> None:
         extra = [("transfer-encoding", "chunked")] if chunked else []

@@ -1,6 +1,8 @@
 """The oracle of billing tests tells the truth: what it writes down is what it produced."""
 
 import asyncio
+import contextlib
+import gzip
 import http.client
 import json
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from bursar.gateway.upstreams.pool import KeepAlivePool
 from bursar.gateway.upstreams.port import UpstreamError
+from tests.serving import until
 from tests.upstream_double import Behaviour, Sale, ScriptedUpstream
 
 
@@ -79,6 +82,75 @@ async def test_an_abandoned_answer_is_sold_in_full_only_if_it_is_made_in_full(
     sale = up.sales[0]
     assert (sale.completion_tokens == 5, sale.is_complete) == (works_on, works_on)
     assert sale.is_abandoned is not works_on
+
+
+async def test_the_ledger_knows_each_request_of_each_key_whatever_became_of_it() -> None:
+    def asked(name: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"{name} b c"}]
+
+    async with ScriptedUpstream() as up:
+        await call(up, b"a", messages=asked("one"))
+        up.behave(Behaviour(cut_after=10), Behaviour(status=503), Behaviour(cut_after=2))
+        for name, stream in (("cut", False), ("refused", False), ("broken", True)):
+            with contextlib.suppress(UpstreamError):
+                await call(up, b"a", messages=asked(name), stream=stream)
+        await call(up, b"b", messages=asked("one"))
+        await call(up, b"b", messages=asked("one"))
+    assert up.ledger(a_nano_a_token) == {
+        ("Bearer a", "one"): 3 + 5,
+        # It was made; that it did not arrive whole changes nothing.
+        ("Bearer a", "cut"): 3 + 5,
+        ("Bearer a", "refused"): 0,
+        ("Bearer a", "broken"): 3 + 2,
+        ("Bearer b", "one"): 2 * (3 + 5),
+    }
+    assert sum(up.ledger(a_nano_a_token).values()) == up.sold_nanos(a_nano_a_token)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_has_no_end_goes_on_until_the_client_leaves_and_is_sold(stream: bool) -> None:
+    async with ScriptedUpstream() as up:
+        up.behave(Behaviour(without_end="events" if stream else "body"))
+        pool = KeepAlivePool(up.base_url)
+        response = await pool.send(b"POST", b"/chat/completions", [], ask(stream=stream))
+        read = 0
+        while read < 1_000_000:
+            read += len(await response.next_chunk())
+        response.abort()
+        await pool.close()
+        await until(lambda: not up.open_connections)
+    # What was on its way when the client left has been produced too.
+    assert (up.sales[0].completion_tokens >= read // 200) is stream
+    assert (up.sales[0].prompt_tokens, up.sales[0].is_complete) == (3, False)
+
+
+async def test_an_event_can_be_cut_anywhere_and_is_not_sold_before_it_is_out() -> None:
+    async with ScriptedUpstream() as up:
+        up.behave(Behaviour(content="漢字", cut_after=0, cut_within=40))
+        pool = KeepAlivePool(up.base_url)
+        response = await pool.send(b"POST", b"/chat/completions", [], ask(stream=True))
+        assert len(await response.next_chunk()) == 40
+        with pytest.raises(UpstreamError):
+            await response.next_chunk()
+        await pool.close()
+    assert up.sales[0].completion_tokens == 0
+
+
+async def test_a_body_drips_and_a_bomb_is_small_on_the_wire() -> None:
+    async with ScriptedUpstream() as up:
+        up.behave(Behaviour(is_dripping=True, gap_s=0.001), Behaviour(gzip_bytes=50_000_000))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert len(json.loads(await call(up))["choices"]) == 1
+        assert loop.time() - began > 0.1
+        reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        writer.close()
+    assert length < 500_000
+    assert gzip.decompress(body) == bytes(50_000_000)
 
 
 async def test_behaviours_go_to_the_next_requests_then_to_models_then_to_all() -> None:
