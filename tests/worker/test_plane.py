@@ -22,6 +22,7 @@ from bursar.worker import recovery
 from bursar.worker.journal import Journal, JournalFull
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Amounts, Hold
+from bursar.worker.watch import Watch
 from tests.databases import Clock
 from tests.factories import KEY_ID, KEY_LIMIT, WALLET, charge
 from tests.worker.conftest import WALLET_NANOS
@@ -200,17 +201,17 @@ async def test_a_fenced_worker_settles_what_it_had_and_goes_on_under_a_new_name(
     assert await total(database, usage_events.c.cost_nanos) == 750
 
 
-async def test_a_silent_workers_leases_come_back(
-    worker: Worker, database: Database, clock: Clock
-) -> None:
+async def test_a_silent_workers_leases_come_back(worker: Worker, database: Database) -> None:
     async with database.write() as tx:
         silent = await workers.insert_worker(tx, host="elsewhere")
         await leases.take(
             tx, worker_id=silent, wants=[leases.Want(WALLET, 0, WALLET_NANOS, WALLET_NANOS, 0)]
         )
     assert isinstance(await worker.hold(limited(worker), needs(10)), Deny)
-    clock.advance(60_000)
-    assert await recovery.reap(database, before_ms=clock() - 30_000) >= 1
+    watch = Watch(silent_s=0.2, apart_s=60)
+    assert await recovery.reap(database, watch, but=worker.worker_id) == 0
+    await asyncio.sleep(0.25)
+    assert await recovery.reap(database, watch, but=worker.worker_id) == 1
     assert (await stored(database, WALLET)).leased == 0
 
 

@@ -24,18 +24,19 @@ from bursar.store.plane import workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker import admission, recovery
+from bursar.worker.clocks import steady
 from bursar.worker.feed import Feed
 from bursar.worker.journal import Journal
 from bursar.worker.keyring import Credential, Keyring
 from bursar.worker.leasing import Leasing
 from bursar.worker.purse import Amounts, Hold, Purse, Slot
 from bursar.worker.settlement import Settlement
+from bursar.worker.watch import Watch
 
 _log = structlog.get_logger("bursar.worker")
 # The most of its database's connections that a worker's own loops use at once.
 OWN_CONNECTIONS = 8
 _TRIES = 4
-_NEVER_MS = 2**62
 _RETRY_S = 1
 
 
@@ -68,10 +69,11 @@ class Worker:
         self.database = database
         self.limits = limits
         self.metrics = metrics
-        self.clock_ms = clock_ms
+        self.clock_ms = clock_ms = steady(clock_ms)
         self.purse = Purse()
         self.keyring = Keyring(database, self.purse, clock_ms=clock_ms, most=limits.keyring_most)
         self.feed = Feed(database, self._apply, self.keyring.clear, stale_s=limits.max_staleness_s)
+        self.watch = Watch(silent_s=limits.lease_ttl_s, apart_s=limits.lease_ttl_s / 3)
         self.pricebook = PriceBook(())
         self.is_draining = False
         self.worker_id = 0
@@ -85,7 +87,7 @@ class Worker:
         if self.database.dialect == SQLITE:
             # Whoever serves owns the file, so every other worker is gone, however lately it spoke
             # and whether or not it has left a journal.
-            await recovery.reap(self.database, before_ms=_NEVER_MS)
+            await recovery.close_all(self.database)
         await self.feed.start()
         await self._load_prices()
         await self._take_identity()
@@ -257,10 +259,7 @@ class Worker:
         try:
             async with self.database.write() as tx:
                 await workers.renew(tx, worker_id=self.worker_id)
-            await recovery.reap(
-                self.database,
-                before_ms=self.clock_ms() - int(self.limits.lease_ttl_s * 1000),
-            )
+            await recovery.reap(self.database, self.watch, but=self.worker_id)
         except workers.Fenced:
             await self._replace_identity()
 

@@ -4,6 +4,7 @@ Owns replay of journals, the closing of silent workers, and quarantine. Must not
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import structlog
 from bursar.store.database import REFUSED, Database, WriteTx, describe
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge
+from bursar.store.plane.workers import WorkerRow
 from bursar.telemetry import Metrics
 from bursar.worker.journal import DeadJournal, JournalForeign, find_dead
+from bursar.worker.watch import Watch
 
 _BATCH = 256
 _log = structlog.get_logger("bursar.recovery")
@@ -49,18 +52,35 @@ async def replay_journals(database: Database, directory: Path, metrics: Metrics)
     return replayed
 
 
-async def reap(database: Database, *, before_ms: int) -> int:
-    """Close workers that have been silent since `before_ms` and return their leases.
-
-    Returns how many those were.
-    """
+async def close_all(database: Database) -> None:
+    """Close every worker and return their leases: whoever asks knows that none of them lives."""
     async with database.read() as tx:
-        silent = await workers.list_silent(tx, since_ms=before_ms)
-    for worker in silent:
+        live = await workers.list_live(tx)
+    for worker in live:
         async with database.write() as tx:
             returned = await _close(tx, worker_id=worker.id)
         _log.warning("worker_closed", worker_id=worker.id, leases_returned=returned)
-    return len(silent)
+
+
+async def reap(database: Database, watch: Watch, *, but: int) -> int:
+    """Close workers, `but` for one, that have been silent for too long, and return their leases.
+
+    Returns how many those were.
+    """
+    asked_s = time.monotonic()
+    async with database.read() as tx:
+        live = [worker for worker in await workers.list_live(tx) if worker.id != but]
+    silent = watch.look(live, asked_s=asked_s, heard_s=time.monotonic())
+    return sum([await _close_silent(database, worker) for worker in silent])
+
+
+async def _close_silent(database: Database, worker: WorkerRow) -> bool:
+    async with database.write() as tx:
+        if not await workers.close_silent(tx, worker=worker):
+            return False
+        returned = await leases.release_all(tx, worker_id=worker.id)
+    _log.warning("worker_closed", worker_id=worker.id, leases_returned=returned)
+    return True
 
 
 async def retire(database: Database, *, worker_id: int) -> None:

@@ -1,19 +1,27 @@
-"""Worker rows: who holds leases, until which charge they have settled, when they last spoke.
+"""Worker rows: who holds leases, until which charge they have settled, that they still speak.
 
 A worker's id is new at every start and never used again, so it is the epoch that fences: leases and
 charges carry it, and a worker that has been closed can take nothing more.
+
+A heartbeat is the database's time, so that hosts need not agree about theirs, and never the one
+before, so that it can be told from it even where that clock was set back. Who has fallen silent is
+for observers to say, who count by their own clocks how long a heartbeat has not changed. Must not
+judge that here: no two moments of a clock that people set are a duration.
 """
 
 from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, insert, select, update
 
 from bursar.core.errors import InvariantViolated
 from bursar.store import counters
-from bursar.store.database import ReadTx, WriteTx
+from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
 from bursar.store.tables import workers
 
 LIVE, CLOSED = "live", "closed"
+_DATABASE_NOW_MS: Final = cast(extract("epoch", func.clock_timestamp()) * 1000, BigInteger)
+_NEXT_BEAT: Final = func.greatest(workers.c.heartbeat_ms + 1, _DATABASE_NOW_MS)
 
 
 class Fenced(Exception):
@@ -35,9 +43,10 @@ class WorkerRow:
 async def insert_worker(tx: WriteTx, *, host: str) -> int:
     """Register a live worker and return its id."""
     worker_id = await counters.advance(tx, name="workers")
+    now_ms: Any = _DATABASE_NOW_MS if tx.dialect == POSTGRESQL else tx.now_ms
     await tx.execute(
         insert(workers).values(
-            id=worker_id, state=LIVE, host=host, started_ms=tx.now_ms, heartbeat_ms=tx.now_ms
+            id=worker_id, state=LIVE, host=host, started_ms=tx.now_ms, heartbeat_ms=now_ms
         )
     )
     return worker_id
@@ -48,7 +57,7 @@ async def renew(tx: WriteTx, *, worker_id: int) -> None:
     statement = (
         update(workers)
         .where(workers.c.id == worker_id, workers.c.state == LIVE)
-        .values(heartbeat_ms=tx.now_ms)
+        .values(heartbeat_ms=_next_beat(tx))
     )
     if (await tx.execute(statement)).rowcount != 1:
         raise Fenced(f"worker {worker_id} is closed")
@@ -60,14 +69,28 @@ async def find(tx: ReadTx, *, worker_id: int) -> WorkerRow | None:
     return rows[0] if rows else None
 
 
-async def list_silent(tx: ReadTx, *, since_ms: int) -> list[WorkerRow]:
-    """Live workers that have not spoken since `since_ms`."""
-    return await _select(tx, (workers.c.state == LIVE) & (workers.c.heartbeat_ms < since_ms))
+async def list_live(tx: ReadTx) -> list[WorkerRow]:
+    """Every worker that has not been closed."""
+    return await _select(tx, workers.c.state == LIVE)
 
 
 async def close(tx: WriteTx, *, worker_id: int) -> None:
     """Fence the worker: it takes no more leases. Its settled sequence stays, for its journal."""
     await tx.execute(update(workers).where(workers.c.id == worker_id).values(state=CLOSED))
+
+
+async def close_silent(tx: WriteTx, *, worker: WorkerRow) -> bool:
+    """Fence the worker if it is as silent as when `worker` was read; False when it has spoken."""
+    statement = (
+        update(workers)
+        .where(
+            workers.c.id == worker.id,
+            workers.c.state == LIVE,
+            workers.c.heartbeat_ms == worker.heartbeat_ms,
+        )
+        .values(state=CLOSED)
+    )
+    return (await tx.execute(statement)).rowcount == 1
 
 
 async def advance(tx: WriteTx, *, worker_id: int, settled: int, to: int) -> bool:
@@ -79,7 +102,7 @@ async def advance(tx: WriteTx, *, worker_id: int, settled: int, to: int) -> bool
     statement = (
         update(workers)
         .where(workers.c.id == worker_id, workers.c.settled_seq == settled)
-        .values(settled_seq=to, heartbeat_ms=tx.now_ms)
+        .values(settled_seq=to, heartbeat_ms=_next_beat(tx))
     )
     return (await tx.execute(statement)).rowcount == 1
 
@@ -90,6 +113,12 @@ async def get_settled_seq(tx: ReadTx, *, worker_id: int) -> int:
     if row is None:
         raise InvariantViolated("unknown_worker", f"worker {worker_id} is not in the database")
     return row.settled_seq
+
+
+def _next_beat(tx: WriteTx) -> ColumnElement[int]:
+    if tx.dialect == POSTGRESQL:
+        return _NEXT_BEAT
+    return func.max(workers.c.heartbeat_ms + 1, tx.now_ms)
 
 
 async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
