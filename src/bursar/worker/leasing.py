@@ -7,21 +7,25 @@ about requests (that is `admission`).
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
 
+from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import Unavailable
 from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.plane import leases, workers
 from bursar.store.plane.leases import Want
 from bursar.telemetry import Metrics
 from bursar.worker.purse import Amounts, Purse, Slot
+from bursar.worker.recalls import Demand, Recalls
 
 _log = structlog.get_logger("bursar.leasing")
 _AHEAD_S = 2.0
 _EXHAUSTED_MS = 250
+# As long when others were asked in vain: they may have something idle again.
+_RECALLED_MS = 500
 _WAIT_S = 3.0
 _MANY = 500
 _RETRY_S = 1.0
@@ -44,9 +48,10 @@ class Leasing:
         self._metrics = metrics
         self._worker_id = worker_id
         self._clock_ms = clock_ms
-        self._demand: dict[Slot, list[int]] = {}
-        self._waiting: list[asyncio.Future[None]] = []
-        self._recalled: set[Slot] = set()
+        self._demand = Demand()
+        self._recalls = Recalls(worker_id=worker_id, ask=self._ask_again)
+        # Slots of which all but so much goes back.
+        self._recalled: dict[Slot, int] = {}
         # Slots of which the store may hold more for us than we know of.
         self._doubtful: set[Slot] = set()
         self._wake = asyncio.Event()
@@ -55,43 +60,43 @@ class Leasing:
         """Ask for more in the background."""
         for slot in slots:
             slot.is_refilling = True
-            self._demand.setdefault(slot, [])
+            self._demand.needs.setdefault(slot, [])
         self._wake.set()
 
     async def wait_for(self, short: Sequence[Slot], needs: Amounts) -> None:
         """Ask for what a request is short of and return when the store has answered.
 
-        Raises Unavailable when it does not answer in time.
+        Where it had too little and others were asked for what they have idle, with those who wait
+        for that. Raises Unavailable when the store does not answer in time.
         """
-        for slot in short:
-            self._demand.setdefault(slot, []).append(needs[slot.index])
-        await self._answered()
+        future = self._recalls.join(short, needs)
+        if future is None:
+            future = self._demand.add(short, needs)
+            self._wake.set()
+        await _answered(future)
 
     async def reclaim(self, slots: Iterable[Slot]) -> None:
         """Return what is idle in these slots, after whatever is being asked for right now.
 
         Raises Unavailable when the store does not answer in time.
         """
-        self._recalled.update(slots)
-        await self._answered()
-
-    async def _answered(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        self._wake.set()
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                await future
-        except TimeoutError as error:
-            raise Unavailable(
-                "ledger_unavailable",
-                "Limits cannot be checked at the moment. Try again shortly.",
-                retry_after_s=1,
-            ) from error
+        self.recall(slots)
+        await _answered(self._demand.wait())
 
     def recall(self, slots: Iterable[Slot]) -> None:
         """Return what is idle in these slots soon: a limit has changed."""
-        self._recalled.update(slots)
+        self._recalled |= dict.fromkeys(slots, 0)
+        self._wake.set()
+
+    def yield_to(self, asker: int, ref: AllowanceRef) -> None:
+        """Return what is idle in this allowance's slot soon: another worker is short of it."""
+        slot = self._purse.slots.get(ref)
+        if slot is None or asker == self._worker_id:
+            return
+        # What is known of the store is about to be out of date.
+        slot.exhausted_until_ms = 0
+        kept = self._recalls.yields(slot, asker=asker)
+        self._recalled[slot] = min(kept, self._recalled.get(slot, kept))
         self._wake.set()
 
     async def run(self) -> None:
@@ -99,22 +104,25 @@ class Leasing:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            recalled, self._recalled = self._recalled, set()
-            demand, self._demand = self._demand, {}
-            waiting, self._waiting = self._waiting, []
+            recalled, self._recalled = self._recalled, {}
+            demand, self._demand = self._demand, Demand()
             try:
                 await self._reconcile()
                 await self._give_back(recalled)
-                await self._take({s: n for s, n in demand.items() if n or s not in recalled})
+                await self._take(demand, but=recalled)
             except (*UNAVAILABLE, workers.Fenced) as error:
                 _log.warning("leases_unavailable", error=describe(error))
-                self._doubtful |= recalled | demand.keys()
-                self._fail(demand, waiting)
+                self._doubtful |= recalled.keys() | demand.needs.keys()
+                self._fail(demand)
                 asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
             else:
-                for future in waiting:
-                    if not future.done():
-                        future.set_result(None)
+                demand.answer()
+                # They hold what has come for them before anything is returned again.
+                await asyncio.sleep(0)
+
+    def _ask_again(self, demand: Demand) -> None:
+        self._demand.merge(demand)
+        self._wake.set()
 
     def doubt(self, slots: Iterable[Slot]) -> None:
         """Compare these slots' leases with the store soon: it may hold more for us."""
@@ -145,14 +153,14 @@ class Leasing:
             self._doubtful |= doubtful
             raise
 
-    async def _give_back(self, slots: Iterable[Slot]) -> None:
-        """Return what these slots have available, in one transaction."""
+    async def _give_back(self, recalled: Mapping[Slot, int]) -> None:
+        """Return what these slots have available but for what is kept, in one transaction."""
         returns = []
-        for slot in slots:
+        for slot, kept in recalled.items():
             lease = slot.lease
-            if lease.available:
-                returns.append((slot, lease, lease.available))
-                lease.available = 0
+            if lease.available > kept:
+                returns.append((slot, lease, lease.available - kept))
+                lease.available = kept
             slot.low_water = 0
             slot.is_refilling = False
         if not returns:
@@ -163,17 +171,18 @@ class Leasing:
             partial(leases.give_back, worker_id=self._worker_id, returns=back)
         )
 
-    async def _take(self, demand: dict[Slot, list[int]]) -> None:
-        slots = list(demand)
+    async def _take(self, demand: Demand, *, but: Container[Slot]) -> None:
+        """Ask for what is needed, and for what is low unless it has just been returned."""
+        slots = [slot for slot, needs in demand.needs.items() if needs or slot not in but]
         for start in range(0, len(slots), _MANY):
             part = slots[start : start + _MANY]
             now_ms = self._clock_ms()
-            wants = [self._want(slot, demand[slot], now_ms) for slot in part]
+            wants = [self._want(slot, demand.needs[slot], now_ms) for slot in part]
             grants = await self._database.transact(
                 partial(leases.take, worker_id=self._worker_id, wants=wants)
             )
             for slot, want in zip(part, wants, strict=True):
-                self._receive(slot, want, grants.get(slot.ref), now_ms)
+                self._receive(slot, want, grants.get(slot.ref), demand, now_ms)
             self._metrics.lease_refills += 1
 
     def _want(self, slot: Slot, needs: list[int], now_ms: int) -> Want:
@@ -182,42 +191,63 @@ class Leasing:
         per_second = int(slot.spent / elapsed_s)
         largest = max(needs, default=0)
         target = int(per_second * _AHEAD_S) + 2 * slot.peak + 4 * largest
+        if self._recalls.is_modest(slot):
+            target = 0
         missing = max(0, sum(needs) - lease.available)
         need = max(0, min(needs) - lease.available) if needs else 0
-        return Want(slot.ref, lease.start_ms, max(1, need), missing, target)
+        tells = missing > 0 and self._recalls.tells(slot)
+        return Want(slot.ref, lease.start_ms, max(1, need), missing, target, tells)
 
-    def _receive(self, slot: Slot, want: Want, grant: leases.Grant | None, now_ms: int) -> None:
+    def _receive(
+        self, slot: Slot, want: Want, grant: leases.Grant | None, demand: Demand, now_ms: int
+    ) -> None:
         slot.is_refilling = False
+        slot.low_water = 0
         if grant is None:
-            slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
-            slot.exhausted_need = 0
-            slot.low_water = 0
+            self._exhaust(slot, _EXHAUSTED_MS, 0, now_ms)
             return
         if slot.lease.start_ms == want.window_start_ms:
             slot.lease.available += grant.granted
         slot.learn(grant.allowance)
-        slot.low_water = min(want.target, slot.lease.available) // 2
         slot.spent, slot.refilled_ms, slot.peak = 0, now_ms, slot.lease.held
-        if (slot.limit is not None and grant.granted < want.demand) or not grant.granted:
-            # The store had no more: until something changes, say so without asking again.
-            slot.exhausted_until_ms = now_ms + _EXHAUSTED_MS
+        is_enough = slot.limit is None or grant.granted >= want.demand
+        if grant.granted and is_enough:
+            slot.low_water = min(want.target, slot.lease.available) // 2
+            slot.exhausted_until_ms = 0
+            self._recalls.end(slot)
+        elif grant.elsewhere and (not want.demand or self._recalls.goes_on(slot, demand)):
+            # Others may have it idle: nobody can say yet that it is not to be had.
+            return
+        else:
             # All that was free has been granted, or not even the least that was asked for is free:
             # then a smaller request may still be paid for.
-            slot.exhausted_need = 1 if grant.granted else want.need
-            slot.low_water = 0
-        else:
-            slot.exhausted_until_ms = 0
+            need = 1 if grant.granted else want.need
+            self._exhaust(slot, _RECALLED_MS if grant.elsewhere else _EXHAUSTED_MS, need, now_ms)
 
-    def _fail(self, demand: dict[Slot, list[int]], waiting: Sequence[asyncio.Future[None]]) -> None:
-        for slot in demand:
+    def _exhaust(self, slot: Slot, for_ms: int, need: int, now_ms: int) -> None:
+        """The store has no more: until something changes, say so without asking again."""
+        slot.exhausted_until_ms = now_ms + for_ms
+        slot.exhausted_need = need
+        self._recalls.end(slot)
+
+    def _fail(self, demand: Demand) -> None:
+        for slot in demand.needs:
             slot.is_refilling = False
             slot.low_water = 0
-        for future in waiting:
-            if not future.done():
-                future.set_exception(
-                    Unavailable(
-                        "ledger_unavailable",
-                        "Limits cannot be checked at the moment. Try again shortly.",
-                        retry_after_s=1,
-                    )
-                )
+        demand.answer(_unavailable())
+
+
+async def _answered(future: asyncio.Future[None]) -> None:
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            await future
+    except TimeoutError as error:
+        raise _unavailable() from error
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "ledger_unavailable",
+        "Limits cannot be checked at the moment. Try again shortly.",
+        retry_after_s=1,
+    )

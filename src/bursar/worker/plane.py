@@ -20,7 +20,7 @@ from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
 from bursar.store.database import SQLITE, UNAVAILABLE, Change, Database, describe
-from bursar.store.plane import workers
+from bursar.store.plane import leases, workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker import admission, recovery
@@ -36,7 +36,8 @@ from bursar.worker.watch import Watch
 _log = structlog.get_logger("bursar.worker")
 # The most of its database's connections that a worker's own loops use at once.
 OWN_CONNECTIONS = 8
-_TRIES = 4
+# Enough for all answers of one recall, and some that others were quicker to use.
+_TRIES = 12
 _RETRY_S = 1
 
 
@@ -179,6 +180,11 @@ class Worker:
         return answer if isinstance(answer, Hold) else admission.refuse(answer, needs, now_ms)
 
     def _apply(self, news: Sequence[Change]) -> None:
+        wanted = [change for change in news if change.topic == leases.WANTED]
+        if wanted:
+            for change in wanted if self.worker_id else ():
+                self.leasing.yield_to(*leases.read_wanted(change))
+            news = [change for change in news if change.topic != leases.WANTED]
         self.keyring.apply(news)
         topics = {change.topic for change in news}
         if changes.PRICES in topics:

@@ -7,20 +7,28 @@ decision cannot overspend. Rows are always locked in the order of their key.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from sqlalchemy import func, select
 
 from bursar.core import allowances as rules
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.errors import InvariantViolated
-from bursar.store.database import POSTGRESQL, WriteTx
+from bursar.store.database import POSTGRESQL, Change, WriteTx
 from bursar.store.plane import statements, workers
+from bursar.store.tables import leases
+from bursar.store.tables import workers as worker_rows
+
+# The change feed's topic for "a worker is short of this allowance, and others have leases of it".
+WANTED: Final = "wanted"
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
     """What a worker asks of one allowance, in the allowance's own unit.
 
-    Less than `need` is useless; `demand` is wanted at once, `target` as a store for a while.
+    Less than `need` is useless; `demand` is wanted at once, `target` as a store for a while. With
+    `tells` other workers are told if `demand` is not free and they have leases that may be idle.
     """
 
     ref: AllowanceRef
@@ -28,14 +36,19 @@ class Want:
     need: int
     demand: int
     target: int
+    tells: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the worker got (0: not even `need` was free), and the allowance afterwards."""
+    """What the worker got (0: not even `need` was free), and the allowance afterwards.
+
+    Where that was less than its demand, `elsewhere` is what other workers have leased of it.
+    """
 
     granted: int
     allowance: Allowance
+    elsewhere: int = 0
 
 
 async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[AllowanceRef, Grant]:
@@ -57,10 +70,22 @@ async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[Al
             continue
         rolled = rules.roll(row, want.window_start_ms)
         after, granted = rules.take(rolled, want.need, want.target, demand=want.demand)
-        grants[row.ref] = Grant(granted, after)
+        elsewhere = 0
+        if granted < max(1, want.demand):
+            elsewhere = await _leased_elsewhere(tx, worker_id=worker_id, want=want)
+            if elsewhere and want.tells:
+                tx.announce(WANTED, account_id=row.ref.account_id, subject=_ask(worker_id, row.ref))
+        grants[row.ref] = Grant(granted, after, elsewhere)
     written = [grant for grant in grants.values() if grant.allowance.limit is not None]
     await _write(tx, worker_id=worker_id, grants=written)
     return grants
+
+
+def read_wanted(change: Change) -> tuple[int, AllowanceRef]:
+    """Who is short of what, from a change of the topic WANTED: a worker's id, an allowance."""
+    asker, _, name = change.subject.partition(" ")
+    scope, resource, window, *model = name.split("/", 3)
+    return int(asker), AllowanceRef(change.account_id, scope, resource, window, *model)
 
 
 async def give_back(
@@ -121,6 +146,30 @@ async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
         if row is not None:
             found.append(_allowance(row))
     return found
+
+
+async def _leased_elsewhere(tx: WriteTx, *, worker_id: int, want: Want) -> int:
+    """What living workers but this one have leased of the allowance's present window."""
+    c = leases.c
+    query = (
+        select(func.coalesce(func.sum(c.amount), 0))
+        .join_from(leases, worker_rows, worker_rows.c.id == c.worker_id)
+        .where(
+            c.account_id == want.ref.account_id,
+            c.scope == want.ref.scope,
+            c.resource == want.ref.resource,
+            c.window_name == want.ref.window,
+            c.model == want.ref.model,
+            c.window_start_ms == want.window_start_ms,
+            c.worker_id != worker_id,
+            worker_rows.c.state == workers.LIVE,
+        )
+    )
+    return int((await tx.execute(query)).scalar_one())
+
+
+def _ask(worker_id: int, ref: AllowanceRef) -> str:
+    return f"{worker_id} {ref.name}"
 
 
 async def _write(tx: WriteTx, *, worker_id: int, grants: Sequence[Grant]) -> None:
