@@ -137,6 +137,21 @@ class Database:
                 yield ReadTx(connection, self.dialect)
 
     @asynccontextmanager
+    async def peek(self) -> AsyncIterator[ReadTx]:
+        """For one statement alone: it sees one snapshot without a transaction around it.
+
+        On PostgreSQL that is one way there and back instead of three or more.
+        """
+        if self.dialect == SQLITE:
+            async with self.read() as tx:
+                yield tx
+            return
+        async with self.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            async with self._transaction(connection):
+                yield ReadTx(connection, self.dialect)
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteTx]:
         """One transaction, committed at the end of the block and rolled back by any exception."""
         if self.dialect == SQLITE:

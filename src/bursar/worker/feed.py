@@ -17,6 +17,7 @@ from bursar.store.database import POSTGRESQL, UNAVAILABLE, Change, Database, des
 _log = structlog.get_logger("bursar.feed")
 _POLL_S = 0.2
 _NOTIFIED_POLL_S = 1.0
+_LEAST_PAUSE_S = 0.05
 
 
 class Feed:
@@ -66,9 +67,12 @@ class Feed:
             while True:
                 if is_notified and (listening is None or listening.done()):
                     listening = asyncio.create_task(self._listen())
+                asked = time.monotonic()
                 if await self._poll() == changes.MOST_AT_ONCE:
                     continue
-                await self._pause(_NOTIFIED_POLL_S if is_notified else _POLL_S)
+                # From question to question: a slow database is not heard of more rarely still.
+                next_s = asked + (_NOTIFIED_POLL_S if is_notified else _POLL_S)
+                await self._pause(max(_LEAST_PAUSE_S, next_s - time.monotonic()))
         finally:
             if listening is not None:
                 listening.cancel()
@@ -78,7 +82,7 @@ class Feed:
         """Apply what is new; how many changes that were."""
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(self._stale_s), self._database.read() as tx:
+            async with asyncio.timeout(self._stale_s), self._database.peek() as tx:
                 news = await changes.list_after(tx, cursor=self._cursor)
         except UNAVAILABLE as error:
             _log.warning("feed_silent", error=describe(error), silent_s=round(self.silent_s, 1))

@@ -189,8 +189,9 @@ class Settlement:
         if error is not None:
             _log.warning("settlement_failed", error=describe(error), attempt=attempt)
         # Workers that were in each other's way must not meet again: a spread, not a secret.
-        most_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-        await asyncio.sleep(random.uniform(most_s / 2, most_s))  # noqa: S311
+        longest = min(attempt, len(_RETRY_S) - 1)
+        bounds_s = (_RETRY_S[max(0, longest - 1)], _RETRY_S[longest])
+        await asyncio.sleep(random.uniform(*bounds_s))  # noqa: S311
         return attempt + 1
 
     def _done(self, batch: Sequence[Settled]) -> None:

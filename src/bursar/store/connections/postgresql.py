@@ -105,9 +105,10 @@ class PostgresLink(Link):
             self.mistrust()
 
     def _require_trusted(self, connection: Any, record: Any, _proxy: object) -> None:
-        if record.info["born_s"] < self._trusted_from_s:
-            connection.driver_connection.terminate()
-            raise exc.DisconnectionError("made before the last outage")
+        driver = connection.driver_connection
+        if driver.is_closed() or record.info["born_s"] < self._trusted_from_s:
+            driver.terminate()
+            raise exc.DisconnectionError("ended, or made before the last outage")
 
 
 @contextmanager
