@@ -331,6 +331,11 @@ async def test_a_name_that_does_not_resolve_is_a_connect_error(
     assert (error.kind, error.request_sent) == ("connect", False)
 
 
+async def test_a_name_that_cannot_be_one_is_a_connect_error(connect: Connect) -> None:
+    error = await failure_of(connect(f"http://{'a' * 70}.invalid/v1"), ask())
+    assert (error.kind, error.request_sent) == ("connect", False)
+
+
 async def test_an_encoded_body_is_refused_because_it_cannot_be_metered(
     up: ScriptedUpstream, connect: Connect
 ) -> None:

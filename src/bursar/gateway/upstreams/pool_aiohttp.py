@@ -257,6 +257,10 @@ class AiohttpResponse:
             raise UpstreamError(kind, message, request_sent=True) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
+        except UnicodeError as error:
+            # The resolver's word for a name that cannot be one.
+            message = f"cannot connect: {error}"
+            raise UpstreamError("connect", message, request_sent=False) from error
 
     def _note_end(self, answer: aiohttp.ClientResponse) -> None:
         if answer.content.is_eof() and answer.content.exception() is None:
