@@ -222,7 +222,7 @@ def _require_survived(shop: Shop) -> None:
     made.start()
     assert shop.ask().status_code == 200, "a good upstream is not called any more"
     assert [row.event_id for row in made.rows()][: len(before)] == before
-    made.verify()
+    require_proved(made)
     assert made.stop() == 0
     assert (made.journals, made.leased()) == ([], 0)
     made.verify()

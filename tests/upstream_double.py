@@ -173,9 +173,11 @@ class ScriptedUpstream:
 
     @classmethod
     @contextlib.contextmanager
-    def in_thread(cls, *, default: Behaviour = GOOD) -> Iterator[Self]:
+    def in_thread(
+        cls, *, default: Behaviour = GOOD, tls: ssl.SSLContext | None = None
+    ) -> Iterator[Self]:
         """Run in a thread of its own."""
-        upstream = cls(default=default)
+        upstream = cls(default=default, tls=tls)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
