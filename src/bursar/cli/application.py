@@ -15,6 +15,7 @@ import bursar.cli.credit
 import bursar.cli.keys
 import bursar.cli.prices
 from bursar import __version__
+from bursar.cli.backup import backup, restore
 from bursar.cli.doctor import doctor
 from bursar.cli.output import Output, write
 from bursar.cli.server import init, serve
@@ -66,7 +67,7 @@ def make() -> typer.Typer:
     """The command `bursar`."""
     root = typer.Typer(epilog=_EPILOG, context_settings=_HELP, **_PLAIN)
     root.callback(invoke_without_command=True)(_start)
-    for function in (init, serve, verify, doctor):
+    for function in (init, serve, verify, doctor, backup, restore):
         root.command(function.__name__)(_with_session(function))
     for name, module in _GROUPS:
         group = typer.Typer(help=module.HELP, no_args_is_help=True, **_PLAIN)
@@ -91,6 +92,7 @@ def _start(
     bursar keys create --name laptop      another key
     bursar credit grant 1 50.00           more credit for account 1
     bursar verify                         prove the books
+    bursar backup /var/backups            copy everything, beside the server
     """
     context.obj = Session(data_dir, config, Output(json))
     if version:

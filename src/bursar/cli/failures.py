@@ -32,13 +32,18 @@ _ADVICE: Final = {
     "address_unavailable": "Stop what listens there, or choose another --host or --port.",
     "already_initialised": "Its secrets were shown then. Make new keys with: bursar keys create",
     "already_served": "Stop the other server first, or give this one its own --data-dir.",
+    "backup_damaged": "Nothing was changed. Use another copy, or an earlier backup.",
+    "backup_exists": "Choose another name, or a folder: the name is then the moment.",
+    "backup_newer": "Install the version that made it, or a newer one.",
     "credit_leased": "Wait for the requests in flight, then try again.",
     "database_newer": "Install the newer version of Bursar.",
     "database_old": "Start the server once, or run: bursar init",
     "insufficient_credit": "See what is left with: bursar accounts show ID",
     "invalid_price_file": "Correct the file and load it again; nothing was changed.",
     "not_found": "See what there is: bursar accounts list, bursar keys list --account ID",
+    "not_empty": "Nothing was changed. To lose what is there, back it up and say --replace.",
     "not_initialised": "Make one with: bursar init",
+    "servers_running": "Nothing was changed. Stop every server, wait a minute, and try again.",
     "unknown_provider": "See which there are: bursar prices import --list",
 }
 _OF_DATABASES: Final = (("sqlalchemy.exc", "SQLAlchemyError"), ("asyncpg", "PostgresError"))
@@ -103,6 +108,9 @@ def _describe_foreign(error: BaseException) -> Failure:
     if _is_a(error, "bursar.worker.journal", "JournalDamaged"):
         advice = "Keep a copy of the journal folder, and restore the file from a backup."
         return Failure(UNAVAILABLE, "journal_damaged", f"{message}.", advice)
+    if _is_a(error, "bursar.worker.recovery", "JournalFormer"):
+        advice = "Move it away; or restore again with --take-over, and it is settled."
+        return Failure(UNAVAILABLE, "journal_former", f"{message}.", advice)
     if _is_a(error, "bursar.worker.journal", "JournalForeign"):
         advice = "Move it to the data directory of the database that it was written for."
         return Failure(UNAVAILABLE, "journal_foreign", f"{message}.", advice)

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from bursar.store.database import REFUSED, Database, WriteTx, describe
-from bursar.store.plane import leases, settlement, workers
+from bursar.store.plane import epochs, leases, settlement, workers
 from bursar.store.plane.charges import Charge
 from bursar.store.plane.workers import WorkerRow
 from bursar.telemetry import Metrics
@@ -21,6 +21,10 @@ from bursar.worker.watch import Watch
 
 _BATCH = 256
 _log = structlog.get_logger("bursar.recovery")
+
+
+class JournalFormer(JournalForeign):
+    """A journal holds charges of a worker of the database that this one was restored from."""
 
 
 class Quarantine:
@@ -98,8 +102,13 @@ async def _is_of(database: Database, journal: DeadJournal) -> bool:
     """Whether this database knows the journal's worker; one without charges may be any's."""
     async with database.read() as tx:
         row = await workers.find(tx, worker_id=journal.worker_id)
+        former = await epochs.get_last_former(tx)
     if row is not None and row.started_ms == journal.born_ms:
-        return True
+        if row.id > former:
+            return True
+        if any(charge.seq > row.settled_seq for charge in journal.charges()):
+            raise JournalFormer(f"{journal.name} holds charges that the restored backup has not")
+        return False
     if any(True for _ in journal.charges()):
         raise JournalForeign(f"{journal.name} holds charges of another database")
     return False

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import OperationalError
 
 from bursar.core.errors import Conflict, Unavailable
-from bursar.store.database import POSTGRESQL, Database, WriteTx
+from bursar.store.database import POSTGRESQL, Database, ReadTx, WriteTx
 from bursar.store.migrations import partitions
+from bursar.store.tables import metadata
 
 _LOCK_ID = 0x6275_7273_6172  # "bursar"
 _LOCK_POLL_S = 0.1
@@ -41,10 +42,42 @@ async def upgrade(database: Database) -> str | None:
     return before
 
 
+async def rebuild(tx: WriteTx, *, revision: str) -> None:
+    """Drop whatever is in the database and make an empty schema of this revision instead.
+
+    Raises Conflict (`backup_newer`) for a revision, and (`database_newer`) for a database, that a
+    newer program has made.
+    """
+    if tx.dialect == POSTGRESQL:
+        await _lock(tx)
+    if not await tx.connection.run_sync(_knows, revision):
+        raise Conflict(
+            "backup_newer",
+            f"The backup has revision {revision}, which this version of Bursar does not know.",
+        )
+    await tx.connection.run_sync(_require_known)
+    await tx.connection.run_sync(metadata.drop_all)
+    await tx.driver("DROP TABLE IF EXISTS alembic_version")
+    if tx.dialect == POSTGRESQL:
+        await tx.driver("DROP FUNCTION IF EXISTS bursar_refuse_change()")
+    await tx.connection.run_sync(_upgrade, revision)
+    await partitions.ensure(tx, now_ms=tx.now_ms)
+
+
+async def advance(tx: WriteTx) -> None:
+    """Bring the schema to this program's revision within a transaction."""
+    await tx.connection.run_sync(_upgrade)
+
+
+async def find_revision(tx: ReadTx) -> str | None:
+    """The revision of the database that a transaction is in; None when it has none."""
+    return await tx.connection.run_sync(_current)
+
+
 async def current(database: Database) -> str | None:
     """The database's revision; None when no migration has ever run."""
     async with database.read() as tx:
-        return await tx.connection.run_sync(_current)
+        return await find_revision(tx)
 
 
 async def is_current(database: Database) -> bool:
@@ -86,23 +119,31 @@ async def _lock(tx: WriteTx) -> None:
     )
 
 
-def _upgrade(connection: Connection) -> str | None:
+def _upgrade(connection: Connection, revision: str = "head") -> str | None:
     from alembic import command
-    from alembic.script import ScriptDirectory
 
-    config = _config()
-    before = _current(connection)
-    known = ScriptDirectory.from_config(config)
-    if before is not None and before not in {script.revision for script in known.walk_revisions()}:
+    before = _require_known(connection)
+    if before != (head() if revision == "head" else revision):
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return before
+
+
+def _require_known(connection: Connection) -> str | None:
+    """The database's revision. Raises Conflict where only a newer program knows it."""
+    found = _current(connection)
+    if found is not None and not _knows(connection, found):
         raise Conflict(
             "database_newer",
-            f"The database has revision {before}, which this version of Bursar does not know; "
+            f"The database has revision {found}, which this version of Bursar does not know; "
             "install the version that migrated it, or a newer one.",
         )
-    if before != known.get_current_head():
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return before
+    return found
+
+
+def _knows(_connection: Connection, revision: str) -> bool:
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def _current(connection: Connection) -> str | None:

@@ -68,6 +68,7 @@ async def settle_one(tx: WriteTx, *, worker_id: int, charge: Charge) -> tuple[bo
         return False, 0
     rows = await leases.lock(tx, refs=sorted({_ref(charge, move) for move in charge.moves}))
     locked = {row.ref: row for row in rows}
+    _require_known(charge, locked)
     held = {move: await _lease(tx, worker_id, charge, move) for move in charge.moves}
     asked = charge.cost_nanos + charge.excess_nanos
     charged = _affordable(charge, locked, held, asked)
@@ -116,6 +117,13 @@ def _require_covered(shrunk: int, held: _Rows) -> None:
 def _require_new(added: int, rows: _Rows) -> None:
     if added != len(rows):
         raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
+
+
+def _require_known(charge: Charge, locked: dict[AllowanceRef, Allowance]) -> None:
+    """Refuse what has nobody to pay it: a key, say, that a restored backup does not know yet."""
+    unknown = [ref.name for move in charge.moves if (ref := _ref(charge, move)) not in locked]
+    if unknown:
+        raise InvariantViolated("allowance_unknown", f"there is no {', '.join(unknown)}")
 
 
 async def _move_one(

@@ -74,6 +74,14 @@ async def list_live(tx: ReadTx) -> list[WorkerRow]:
     return await _select(tx, workers.c.state == LIVE)
 
 
+async def count_speaking(tx: WriteTx, *, within_s: float) -> int:
+    """How many workers have been heard lately, as the clock that heartbeats are in has it."""
+    now_ms: Any = _DATABASE_NOW_MS if tx.dialect == POSTGRESQL else tx.now_ms
+    lately = workers.c.heartbeat_ms >= now_ms - int(within_s * 1000)
+    query = select(func.count()).select_from(workers).where(workers.c.state == LIVE, lately)
+    return int((await tx.execute(query)).scalar_one())
+
+
 async def close(tx: WriteTx, *, worker_id: int) -> None:
     """Fence the worker: it takes no more leases. Its settled sequence stays, for its journal."""
     await tx.execute(update(workers).where(workers.c.id == worker_id).values(state=CLOSED))
