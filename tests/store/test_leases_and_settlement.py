@@ -66,6 +66,22 @@ async def test_a_closed_worker_takes_nothing(database: Database) -> None:
         await take(database, worker_id, 1)
 
 
+async def test_a_closed_worker_that_wakes_returns_nothing_a_second_time(
+    database: Database,
+) -> None:
+    stopped = await prepare(database)
+    await take(database, stopped, 400)
+    async with database.write() as tx:
+        other = await workers.insert_worker(tx, host="there")
+        await workers.close(tx, worker_id=stopped)
+        await leases.release_all(tx, worker_id=stopped)
+    await take(database, other, 1_000)
+    with pytest.raises(workers.Fenced):
+        async with database.write() as tx:
+            await leases.give_back(tx, worker_id=stopped, returns=[(WALLET, 0, 400)])
+    assert (await allowance(database)).leased == 1_000
+
+
 async def test_a_new_window_forgets_what_was_used_and_leased(database: Database) -> None:
     worker_id = await prepare(database, key_limit_nanos=100)
     assert await take(database, worker_id, 100, ref=KEY_LIMIT) == 100

@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from bursar import failpoints
 from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import Unavailable
 from bursar.store.database import UNAVAILABLE, Database, describe
@@ -198,6 +199,7 @@ class Leasing:
         tells = missing > 0 and self._recalls.tells(slot)
         return Want(slot.ref, lease.start_ms, max(1, need), missing, target, tells)
 
+    @failpoints.before("lease.granted")
     def _receive(
         self, slot: Slot, want: Want, grant: leases.Grant | None, demand: Demand, now_ms: int
     ) -> None:
@@ -215,7 +217,11 @@ class Leasing:
             slot.low_water = min(want.target, slot.lease.available) // 2
             slot.exhausted_until_ms = 0
             self._recalls.end(slot)
-        elif grant.elsewhere and (not want.demand or self._recalls.goes_on(slot, demand)):
+        elif grant.elsewhere and not want.demand:
+            # What is here is enough for whoever waits; others may have more of it idle.
+            if demand.needs[slot]:
+                self._recalls.end(slot)
+        elif grant.elsewhere and self._recalls.goes_on(slot, demand):
             # Others may have it idle: nobody can say yet that it is not to be had.
             return
         else:
@@ -234,6 +240,8 @@ class Leasing:
         for slot in demand.needs:
             slot.is_refilling = False
             slot.low_water = 0
+            # Nobody asks for those who wait with a recall but the answer that has not come.
+            self._recalls.end(slot)
         demand.answer(_unavailable())
 
 

@@ -91,12 +91,13 @@ def read_wanted(change: Change) -> tuple[int, AllowanceRef]:
 async def give_back(
     tx: WriteTx, *, worker_id: int, returns: Sequence[tuple[AllowanceRef, int, int]]
 ) -> None:
-    """Return idle parts of leases: (allowance, start of the window in ms, amount)."""
-    ordered = sorted(returns)
-    await lock(tx, refs=[ref for ref, _, _ in ordered])
-    rows = [(*_key(ref), start, amount) for ref, start, amount in ordered]
-    await run(tx, statements.RETURN_ALLOWANCES, rows)
-    await run(tx, statements.RETURN_LEASES, [(worker_id, *row) for row in rows])
+    """Return idle parts of leases: (allowance, start of the window in ms, amount).
+
+    Raises `workers.Fenced`: what a closed worker had has been returned, and a second time it would
+    be taken out of the leases of others.
+    """
+    await workers.renew(tx, worker_id=worker_id)
+    await _return(tx, worker_id=worker_id, returns=returns)
 
 
 async def trim(
@@ -111,12 +112,13 @@ async def trim(
 
     Returns the amount; 0 when the lease is not larger than what its worker knows of.
     """
+    await workers.renew(tx, worker_id=worker_id)
     await lock(tx, refs=[ref])
     key = (*_key(ref), worker_id, window_start_ms)
     row = (await tx.driver(_text(tx, statements.FIND_LEASE), key)).scalar()
     surplus = int(row or 0) - known()
     if surplus > 0:
-        await give_back(tx, worker_id=worker_id, returns=[(ref, window_start_ms, surplus)])
+        await _return(tx, worker_id=worker_id, returns=[(ref, window_start_ms, surplus)])
     return max(0, surplus)
 
 
@@ -127,7 +129,7 @@ async def release_all(tx: WriteTx, *, worker_id: int) -> int:
         (AllowanceRef(account_id, scope, resource, window, model), int(start), int(amount))
         for account_id, scope, resource, window, model, start, amount in rows
     ]
-    await give_back(tx, worker_id=worker_id, returns=held)
+    await _return(tx, worker_id=worker_id, returns=held)
     await tx.driver(_text(tx, statements.DELETE_LEASES), (worker_id,))
     return len(held)
 
@@ -146,6 +148,16 @@ async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
         if row is not None:
             found.append(_allowance(row))
     return found
+
+
+async def _return(
+    tx: WriteTx, *, worker_id: int, returns: Sequence[tuple[AllowanceRef, int, int]]
+) -> None:
+    ordered = sorted(returns)
+    await lock(tx, refs=[ref for ref, _, _ in ordered])
+    rows = [(*_key(ref), start, amount) for ref, start, amount in ordered]
+    await run(tx, statements.RETURN_ALLOWANCES, rows)
+    await run(tx, statements.RETURN_LEASES, [(worker_id, *row) for row in rows])
 
 
 async def _leased_elsewhere(tx: WriteTx, *, worker_id: int, want: Want) -> int:
