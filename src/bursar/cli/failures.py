@@ -114,6 +114,9 @@ def _describe_foreign(error: BaseException) -> Failure:
     if _is_a(error, "bursar.worker.journal", "JournalForeign"):
         advice = "Move it to the data directory of the database that it was written for."
         return Failure(UNAVAILABLE, "journal_foreign", f"{message}.", advice)
+    if _is_a(error, "bursar.worker.journal", "JournalFull"):
+        advice = "Make room on the disk of the data directory: each process takes 8 MB to begin."
+        return Failure(UNAVAILABLE, "journal_full", f"The journal has {message}.", advice)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         cause = error.strerror or message or type(error).__name__
