@@ -84,17 +84,24 @@ class PostgresServer:
     """A PostgreSQL on loopback with its own data folder; a context manager.
 
     `fsync` off is right for tests of logic; the tests that kill the server want it on. After
-    `kill()` or `stop()`, `start()` brings the same data back on the same port.
+    `kill()` or `stop()`, `start()` brings the same data back on the same port. Its files are in a
+    temporary folder, in `place` if that is said.
     """
 
     EMPTY: ClassVar[str] = "template0"
 
-    def __init__(self, *, fsync: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        settings: dict[str, str] | None = None,
+        place: Path | None = None,
+    ) -> None:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._password = secrets.token_hex(16)
         self._owner = _choose_owner()
-        self._folder = _make_folder(self._owner)
+        self._folder = _make_folder(self._owner, place)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._numbers = itertools.count(1)
         self._templates: dict[str, str] = {}
@@ -347,9 +354,9 @@ def _choose_owner() -> _Owner:
     raise PostgresUnavailable("PostgreSQL refuses to run as root, and there is no other user")
 
 
-def _make_folder(owner: _Owner) -> Path:
+def _make_folder(owner: _Owner, wish: Path | None) -> Path:
     """A temporary folder of the owner's own, with a path short enough for a socket's name."""
-    for place in (tempfile.gettempdir(), *_TEMPORARY_FOLDERS):
+    for place in [wish] if wish else [tempfile.gettempdir(), *_TEMPORARY_FOLDERS]:
         if not owner.is_other or _is_reachable(Path(place)):
             folder = Path(tempfile.mkdtemp(prefix="bursar-pg-", dir=place))
             os.chown(folder, owner.uid, owner.gid)

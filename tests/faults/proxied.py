@@ -158,13 +158,17 @@ class Proxied:
 
 @contextlib.contextmanager
 def proxied(
-    folder: Path, *, settings: dict[str, str] | None = None, **environment: str
+    folder: Path,
+    *,
+    settings: dict[str, str] | None = None,
+    place: Path | None = None,
+    **environment: str,
 ) -> Iterator[Proxied]:
     """All of it, with a server that serves."""
     with contextlib.ExitStack() as parts:
         noise = Noise()
         parts.callback(noise.close)
-        server = parts.enter_context(PostgresServer(fsync=True, settings=settings))
+        server = parts.enter_context(PostgresServer(fsync=True, settings=settings, place=place))
         url = parts.enter_context(server.database())
         proxy = parts.enter_context(TcpProxy.before(server.port))
         upstream = parts.enter_context(ScriptedUpstream.in_thread())
