@@ -164,7 +164,10 @@ class Worker:
 
         Raises Unavailable when the store does not answer.
         """
-        slots = credential.slots
+        with self.purse.using(credential.slots):
+            return await self._hold(credential.slots, needs)
+
+    async def _hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold | Deny:
         for _ in range(_TRIES):
             now_ms = self.clock_ms()
             answer = admission.admit(slots, needs, now_ms)
@@ -276,8 +279,7 @@ class Worker:
         if idle:
             await self.leasing.reclaim(idle)
         for slot in idle:
-            if not slot.users and slot.lease.is_empty:
-                self.purse.slots.pop(slot.ref, None)
+            self.purse.forget(slot)
 
     async def _follow_prices(self) -> None:
         await self._prices_changed.wait()

@@ -8,8 +8,10 @@ A slot is one allowance as this worker sees it. Its lease belongs to one window;
 ends the slot begins a new, empty lease, and requests in flight keep the old one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from bursar.core.allowances import Allowance, AllowanceRef, Resource
 from bursar.core.windows import Window, bounds
@@ -63,6 +65,7 @@ class Slot:
     """One allowance as this worker sees it: its limit, its lease and how fast it is spent."""
 
     __slots__ = (
+        "__weakref__",
         "columns",
         "exhausted_need",
         "exhausted_until_ms",
@@ -213,20 +216,43 @@ class Settlement(NamedTuple):
 
 
 class Purse:
-    """All slots of one worker."""
+    """All slots of one worker.
+
+    An allowance has one slot and never two, each of which would take the other's leases for too
+    much: one that was forgotten comes back if a request still knows it.
+    """
 
     def __init__(self) -> None:
         self.slots: dict[AllowanceRef, Slot] = {}
+        self._known: WeakValueDictionary[AllowanceRef, Slot] = WeakValueDictionary()
 
     def slot_for(self, allowance: Allowance, *, zone: str, now_ms: int) -> Slot:
         """The slot of this allowance, with its limit brought up to date."""
-        slot = self.slots.get(allowance.ref)
+        slot = self._known.get(allowance.ref)
         if slot is None:
-            slot = self.slots[allowance.ref] = Slot(allowance, zone=zone, now_ms=now_ms)
+            slot = self._known[allowance.ref] = Slot(allowance, zone=zone, now_ms=now_ms)
+        self.slots[allowance.ref] = slot
         if slot.limit != allowance.limit:
             slot.learn(allowance)
             slot.exhausted_until_ms = 0
         return slot
+
+    @contextmanager
+    def using(self, slots: Sequence[Slot]) -> Iterator[None]:
+        """Keep these slots while a request waits for leases of them, whatever becomes of its key."""
+        for slot in slots:
+            self.slots[slot.ref] = slot
+            slot.users += 1
+        try:
+            yield
+        finally:
+            for slot in slots:
+                slot.users -= 1
+
+    def forget(self, slot: Slot) -> None:
+        """Let go of a slot that no key uses and in which nothing is left."""
+        if not slot.users and slot.lease.is_empty:
+            self.slots.pop(slot.ref, None)
 
     def idle(self, *, before_ms: int) -> list[Slot]:
         """Slots with something available that no request has touched since `before_ms`."""
