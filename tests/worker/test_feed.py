@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
-from bursar.store.database import Change, Database
+from bursar.store.database import Change, Database, ReadTx
 from bursar.worker.feed import Feed
+from tests.databases import Clock
 
 
 class Heard:
@@ -53,6 +56,50 @@ async def test_another_process_changes_arrive_in_order_and_all_of_them(
     await other.close()
     assert heard.subjects == [str(n) for n in range(count)]
     assert heard.forgotten == 0
+
+
+class Late(Database):
+    """Something changes, and is announced, while the answer to a question is on its way."""
+
+    other: Database | None = None
+
+    @asynccontextmanager
+    async def peek(self) -> AsyncIterator[ReadTx]:
+        async with super().peek() as tx:
+            yield tx
+        if self.other is not None:
+            other, self.other = self.other, None
+            await announce(other, "late")
+            await asyncio.sleep(0.2)
+
+
+async def test_what_is_announced_while_the_feed_is_being_read_is_heard_at_once(
+    postgres_database_url: str, clock: Clock
+) -> None:
+    heard = Heard()
+    database = Late(postgres_database_url, clock_ms=clock)
+    other = Database(postgres_database_url, clock_ms=clock)
+    feed = Feed(database, heard.apply, heard.forget, stale_s=5)
+    await feed.start()
+    task = asyncio.create_task(feed.run())
+    # The first question is also the one from which on notifications arrive.
+    await announce(other, "first")
+    async with asyncio.timeout(5):
+        await heard.something.wait()
+    heard.something.clear()
+    database.other = other
+    await announce(other, "second")
+    began = time.monotonic()
+    async with asyncio.timeout(5):
+        while "late" not in heard.subjects:
+            heard.something.clear()
+            await heard.something.wait()
+    # Polling underneath would have found it after a second.
+    assert time.monotonic() - began < 0.7
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await database.close()
+    await other.close()
 
 
 async def test_this_process_hears_its_own_changes_before_the_commit_returns(

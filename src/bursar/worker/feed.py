@@ -68,6 +68,8 @@ class Feed:
                 if is_notified and (listening is None or listening.done()):
                     listening = asyncio.create_task(self._listen())
                 asked = time.monotonic()
+                # What is announced from now on may be missing in the answer: ask again at once.
+                self._wake.clear()
                 if await self._poll() == changes.MOST_AT_ONCE:
                     continue
                 # From question to question: a slow database is not heard of more rarely still.
@@ -102,7 +104,6 @@ class Feed:
         self.fresh_until = moment + self._stale_s
 
     async def _pause(self, seconds: float) -> None:
-        self._wake.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
