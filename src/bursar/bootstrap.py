@@ -22,8 +22,9 @@ import structlog
 import uvicorn
 
 import bursar
+from bursar import failpoints
 from bursar.api import app as control
-from bursar.config import Settings, UpstreamSettings
+from bursar.config import ConfigError, Settings, UpstreamSettings
 from bursar.core.errors import Conflict, Unavailable
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
@@ -139,6 +140,8 @@ def serve(
     is replaced. Raises Conflict when the file is owned.
     """
 
+    _warn_of_failpoints()
+
     def run(number: int) -> None:
         with owning(settings), asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_serve(settings, listener, metrics, None if number else on_ready))
@@ -147,6 +150,19 @@ def serve(
         run(0)
     else:
         _supervise(settings.workers, run)
+
+
+def _warn_of_failpoints() -> None:
+    try:
+        found = failpoints.what_is_set()
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
+    if found:
+        _log.warning(
+            "failpoint_set",
+            failpoint=found,
+            danger="this server fails on purpose; it is for tests alone",
+        )
 
 
 def make_router(settings: Settings) -> Router:

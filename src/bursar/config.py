@@ -31,7 +31,7 @@ FILE_NAME = "bursar.toml"
 DATA_DIR = Path("./bursar-data")
 # Read by other parts of the program, or by the tests: not settings, and not mistakes.
 OTHER_ENV = frozenset(
-    ("BURSAR_CONFIG", "BURSAR_TEST_CACHE", "BURSAR_TEST_POSTGRES", "BURSAR_TEST_SOAK")
+    ("BURSAR_CONFIG", "BURSAR_FP", "BURSAR_TEST_CACHE", "BURSAR_TEST_POSTGRES", "BURSAR_TEST_SOAK")
 )
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from bursar import failpoints
 from bursar.core import bounds, secrets
 from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound
 from bursar.core.prices import InvalidQuantity, Price
@@ -167,6 +168,7 @@ class Gateway:
             raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
         return routes, price
 
+    @failpoints.before("hold.taken")
     async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
         """The first answer of an upstream that is worth relaying; notes whose it is.
 

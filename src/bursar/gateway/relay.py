@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from bursar import failpoints
 from bursar.core.money import format_usd
 from bursar.gateway.caller import Caller
 from bursar.gateway.meter import charging
@@ -30,6 +31,9 @@ CUT: Final = "cut"
 
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
+# A stream is noted once so many pieces or seconds of it are not: a sudden end costs no more.
+_UNNOTED_PIECES: Final = 32
+_UNNOTED_S: Final = 1.0
 
 
 class Exchange:
@@ -39,6 +43,9 @@ class Exchange:
         "_began",
         "_first_byte",
         "_hold",
+        "_is_noted",
+        "_note_at",
+        "_unnoted",
         "_worker",
         "caller",
         "credential",
@@ -69,6 +76,9 @@ class Exchange:
         self._worker = worker
         self._began = time.monotonic()
         self._first_byte: float | None = None
+        self._unnoted = _UNNOTED_PIECES
+        self._note_at = self._began + _UNNOTED_S
+        self._is_noted = False
 
     @property
     def is_charged(self) -> bool:
@@ -96,6 +106,41 @@ class Exchange:
             first_byte_ms=int((first - self._began) * 1000),
         )
         self._worker.settlement.submit(record, parts)
+        if self._is_noted and not self._worker.settlement.is_storage_full:
+            self._worker.journal.checkpoints.forget(self.request_id)
+
+    def count_piece(self) -> None:
+        """Another piece of a stream is here: note what it has cost so far, if it is time for that.
+
+        Called for each piece, so an answer that is short, or comes whole, is never noted.
+        """
+        self._unnoted -= 1
+        if self._unnoted and time.monotonic() < self._note_at:
+            return
+        self._unnoted = _UNNOTED_PIECES
+        self._note_at = time.monotonic() + _UNNOTED_S
+        meter = self.meter
+        if meter is not None and meter.events and not self.is_charged:
+            self._note(meter)
+
+    def _note(self, meter: StreamMeter) -> None:
+        now = time.monotonic()
+        first = now if self._first_byte is None else self._first_byte
+        output = meter.estimate_output_tokens() if meter.usage is None else 0
+        if meter.has_error and not output:
+            return
+        noted = charging.checkpoint(
+            self.plan,
+            self.credential,
+            self._hold,
+            charging.sale(self.plan, meter.usage, estimated_output=output),
+            route=self.route,
+            request_id=self.request_id,
+            outcome=CUT,
+            duration_ms=int((now - self._began) * 1000),
+            first_byte_ms=int((first - self._began) * 1000),
+        )
+        self._is_noted = self._worker.journal.checkpoints.write(noted) or self._is_noted
 
     def charge_delivered(self, outcome: str) -> None:
         """Charge a stream for what has been seen of it; nothing seen, or only an error, is free."""
@@ -116,6 +161,8 @@ class Exchange:
         if not self._hold.is_ended:
             self.charge_delivered(CUT)
             self._hold.release()
+            if self._is_noted:
+                self._worker.journal.checkpoints.forget(self.request_id)
 
     def headers(self, kind: tuple[bytes, bytes], *more: tuple[bytes, bytes]) -> answers.Headers:
         """The headers of a good answer."""
@@ -177,10 +224,12 @@ async def _relay(exchange: Exchange, response: UpstreamResponse) -> None:
         if meter.is_done and not exchange.is_charged:
             # The end mark is in `out`: the charge is in the journal before it leaves.
             exchange.charge_delivered(OK)
+        exchange.count_piece()
         if out:
             await _pass_on(exchange, out)
 
 
+@failpoints.after("stream.chunk")
 async def _pass_on(exchange: Exchange, out: bytes) -> None:
     if not exchange.caller.status:
         # Only now: until the first piece is here, a failure can still be an honest status.
@@ -201,6 +250,7 @@ async def _drain(exchange: Exchange, response: UpstreamResponse, drain_s: float)
                 meter.feed(chunk)
                 if meter.is_done:
                     break
+                exchange.count_piece()
     except TimeoutError:
         response.abort()
     exchange.charge_delivered(DISCONNECTED)

@@ -66,6 +66,15 @@ class Position:
     event_id: str
 
 
+async def is_settled(tx: ReadTx, *, account_id: int, at_ms: int, event_id: str) -> bool:
+    """Whether this event has been charged."""
+    columns = usage_events.c
+    query = select(columns.event_id).where(
+        columns.account_id == account_id, columns.at_ms == at_ms, columns.event_id == event_id
+    )
+    return (await tx.execute(query)).first() is not None
+
+
 async def sum_by_day(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
     """Sum usage by the day's start (UTC, ms) since the day that starts at `from_ms`."""
     rows = await tx.execute(_sums(usage_daily.c.day_ms, account_id, from_ms))

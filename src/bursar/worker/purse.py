@@ -198,6 +198,20 @@ class Hold:
                 moves.append(Move(*slot.columns, start_ms, from_lease, true))
         return Settlement(covered, cost - covered, moves, parts)
 
+    def outlook(self, used: Amounts) -> tuple[int, list[Move]]:
+        """The cost and the moves if the hold ended with this use and no more; changes nothing.
+
+        Never more than is held.
+        """
+        moves: list[Move] = []
+        for slot, lease in self._parts:
+            true = min(used[slot.index], self._needs[slot.index])
+            from_lease = 0 if lease is None else true
+            start_ms = slot.lease.start_ms if lease is None else lease.start_ms
+            if true:
+                moves.append(Move(*slot.columns, start_ms, from_lease, true))
+        return min(used[COST], self._needs[COST]), moves
+
     def _spare(self) -> list[int]:
         return [
             lease.available

@@ -6,12 +6,15 @@ Owns replay of journals, the closing of silent workers, and quarantine. Must not
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from bursar.store.database import REFUSED, Database, WriteTx, describe
+from bursar import failpoints
+from bursar.store import usage
+from bursar.store.database import REFUSED, Database, ReadTx, WriteTx, describe
 from bursar.store.plane import epochs, leases, settlement, workers
 from bursar.store.plane.charges import Charge
 from bursar.store.plane.workers import WorkerRow
@@ -47,11 +50,21 @@ async def replay_journals(database: Database, directory: Path, metrics: Metrics)
     written for another database.
     """
     replayed = 0
-    for journal in find_dead(directory):
-        with journal:
+    with ExitStack() as held:
+        ours: list[DeadJournal] = []
+        for journal in find_dead(directory):
+            held.enter_context(journal)
             if await _is_of(database, journal):
                 replayed += await _replay(database, journal, directory, metrics)
-                await retire(database, worker_id=journal.worker_id)
+                ours.append(journal)
+            else:
+                journal.delete()
+        # Only now: a fenced worker's stream may have ended under its next name.
+        for journal in ours:
+            replayed += await _charge_running(database, journal, directory, metrics)
+            await retire(database, worker_id=journal.worker_id)
+            if journal.gaps:
+                journal.set_aside()
             journal.delete()
     return replayed
 
@@ -106,10 +119,11 @@ async def _is_of(database: Database, journal: DeadJournal) -> bool:
     if row is not None and row.started_ms == journal.born_ms:
         if row.id > former:
             return True
-        if any(charge.seq > row.settled_seq for charge in journal.charges()):
+        unsettled = (charge.seq > row.settled_seq for charge in journal.charges())
+        if any(unsettled) or any(True for _ in journal.checkpoints()):
             raise JournalFormer(f"{journal.name} holds charges that the restored backup has not")
         return False
-    if any(True for _ in journal.charges()):
+    if any(True for _ in (*journal.charges(), *journal.checkpoints())):
         raise JournalForeign(f"{journal.name} holds charges of another database")
     return False
 
@@ -117,27 +131,68 @@ async def _is_of(database: Database, journal: DeadJournal) -> bool:
 async def _replay(
     database: Database, journal: DeadJournal, directory: Path, metrics: Metrics
 ) -> int:
+    """Settle what is in the journal and not in the ledger; how many charges that was."""
     async with database.read() as tx:
         settled = await workers.get_settled_seq(tx, worker_id=journal.worker_id)
     late = [charge for charge in journal.charges() if charge.seq > settled]
-    for batch in _runs(late):
-        first = batch[0].seq
-        if first > settled + 1:
-            # The disk would not take these charges, and the worker died before it settled them.
-            _log.error("charges_lost", worker_id=journal.worker_id, count=first - settled - 1)
-            async with database.write() as tx:
-                await workers.advance(
-                    tx, worker_id=journal.worker_id, settled=settled, to=first - 1
-                )
-        settled = batch[-1].seq
-        try:
-            async with database.write() as tx:
-                await settlement.settle(tx, worker_id=journal.worker_id, charges=batch)
-        except (settlement.NotCovered, *REFUSED):
-            await _replay_singly(database, journal.worker_id, batch, directory, metrics)
+    if journal.gaps:
+        _log.error("journal_has_gaps", worker_id=journal.worker_id, gaps=journal.gaps)
+    await _settle(database, journal.worker_id, settled, late, directory, metrics)
     if late:
         _log.warning("journal_replayed", worker_id=journal.worker_id, charges=len(late))
     return len(late)
+
+
+async def _charge_running(
+    database: Database, journal: DeadJournal, directory: Path, metrics: Metrics
+) -> int:
+    """Charge streams that were running for what was noted of them; how many those were.
+
+    One that had ended has its charge in the ledger by now, under the same event.
+    """
+    async with database.read() as tx:
+        settled = await workers.get_settled_seq(tx, worker_id=journal.worker_id)
+        cut = [note for note in journal.checkpoints() if not await _is_charged(tx, note)]
+    for number, note in enumerate(cut, settled + 1):
+        note.seq = number
+    await _settle(database, journal.worker_id, settled, cut, directory, metrics)
+    if cut:
+        _log.warning("streams_cut", worker_id=journal.worker_id, charges=len(cut))
+    return len(cut)
+
+
+async def _is_charged(tx: ReadTx, note: Charge) -> bool:
+    return await usage.is_settled(
+        tx, account_id=note.account_id, at_ms=note.at_ms, event_id=note.event_id
+    )
+
+
+async def _settle(
+    database: Database,
+    worker_id: int,
+    settled: int,
+    late: Sequence[Charge],
+    directory: Path,
+    metrics: Metrics,
+) -> None:
+    for batch in _runs(late):
+        first = batch[0].seq
+        if first > settled + 1:
+            # No disk has these charges: it was full, or it had not been reached at a power cut.
+            _log.error("charges_lost", worker_id=worker_id, count=first - settled - 1)
+            async with database.write() as tx:
+                await workers.advance(tx, worker_id=worker_id, settled=settled, to=first - 1)
+        settled = batch[-1].seq
+        try:
+            async with database.write() as tx:
+                await _apply(tx, worker_id, batch)
+        except (settlement.NotCovered, *REFUSED):
+            await _settle_singly(database, worker_id, batch, directory, metrics)
+
+
+@failpoints.after("replay.applied")
+async def _apply(tx: WriteTx, worker_id: int, batch: Sequence[Charge]) -> None:
+    await settlement.settle(tx, worker_id=worker_id, charges=batch)
 
 
 def _runs(charges: Sequence[Charge]) -> Iterator[list[Charge]]:
@@ -152,7 +207,7 @@ def _runs(charges: Sequence[Charge]) -> Iterator[list[Charge]]:
         yield batch
 
 
-async def _replay_singly(
+async def _settle_singly(
     database: Database,
     worker_id: int,
     batch: Sequence[Charge],

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import structlog
 
-from bursar.store.database import REFUSED, UNAVAILABLE, Database, describe
+from bursar import failpoints
+from bursar.store.database import REFUSED, UNAVAILABLE, Database, WriteTx, describe
 from bursar.store.plane import settlement as ledger
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
@@ -140,10 +141,15 @@ class Settlement:
             else:
                 return self._done(batch)
 
+    @failpoints.after("batch.committed")
     async def _try(self, batch: Sequence[Settled]) -> None:
         charges = [item.charge for item in batch]
         async with self._database.write() as tx:
-            await ledger.settle(tx, worker_id=self._worker_id, charges=charges)
+            await self._apply(tx, charges)
+
+    @failpoints.after("batch.applied")
+    async def _apply(self, tx: WriteTx, charges: Sequence[Charge]) -> None:
+        await ledger.settle(tx, worker_id=self._worker_id, charges=charges)
 
     async def _settle_singly(self, batch: Sequence[Settled]) -> None:
         for item in batch:

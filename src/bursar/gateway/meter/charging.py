@@ -118,6 +118,52 @@ def charge(
     return record, ended.parts
 
 
+def checkpoint(
+    plan: Plan,
+    credential: Credential,
+    hold: Hold,
+    sold: Sale,
+    *,
+    route: Route,
+    request_id: str,
+    outcome: str,
+    duration_ms: int,
+    first_byte_ms: int,
+) -> Charge:
+    """The record to settle if nothing more is heard of the call; the hold goes on."""
+    usage = sold.usage
+    tokens = usage.input_tokens + usage.output_tokens
+    cost_nanos, moves = hold.outlook(Amounts(sold.cost_nanos, 1, tokens, 0))
+    return Charge(
+        seq=0,  # numbered by recovery
+        event_id=request_id,
+        at_ms=hold.at_ms,
+        account_id=credential.account_id,
+        key_id=credential.key_id,
+        user_id=credential.user_id,
+        project_id=credential.project_id,
+        product=_PRODUCT,
+        endpoint=plan.call.endpoint.name,
+        model=plan.call.model,
+        upstream=route.upstream.name,
+        outcome=outcome,
+        is_stream=1,
+        is_estimated=1,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        quantities=_json(_others(usage)) if _has_others(usage) else None,
+        price_id=plan.price.id,
+        cost_nanos=cost_nanos,
+        excess_nanos=0,
+        duration_ms=duration_ms,
+        first_byte_ms=first_byte_ms,
+        labels=None,
+        moves=moves,
+    )
+
+
 def _estimate(plan: Plan, estimated_output: int) -> Sale:
     """A token for every four bytes, never more than was held for."""
     prompt = min(plan.prompt_tokens, -(-plan.call.body_bytes // BYTES_PER_TOKEN))

@@ -12,7 +12,9 @@ over several counts as content.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -68,6 +70,22 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True):
     logprobs: None = None
 
 
+class _Counted(NamedTuple):
+    """How many bytes of a stream have been read for text, the text's bytes, the events with any."""
+
+    read: int
+    text: int
+    events: int
+
+    def add(self, lines: Sequence[bytes]) -> _Counted:
+        texts = [text_bytes(line[5:]) for line in lines if line.startswith(b"data:")]
+        return _Counted(
+            self.read + sum(map(len, lines)),
+            self.text + sum(texts),
+            self.events + sum(text > 0 for text in texts),
+        )
+
+
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_carrier = msgspec.json.Decoder(_Carrier).decode
 _decode_choices = msgspec.json.Decoder(list[_Choice]).decode
@@ -83,6 +101,7 @@ class StreamMeter:
     __slots__ = (
         "_after_cr",
         "_boundary",
+        "_counted",
         "_held",
         "_held_size",
         "_is_calm",
@@ -125,6 +144,8 @@ class StreamMeter:
         self._is_dropping = False
         self._after_cr: _Fate | None = None
         self._start_fields: UsageFields | None = None
+        # Of the first 64 KiB, what has been counted and what has not.
+        self._counted = _Counted(0, 0, 0)
         self._sample: list[bytes] = []
         self._sample_room = SAMPLE_BYTES
         self._size = 0
@@ -166,18 +187,21 @@ class StreamMeter:
         """Estimate the tokens that a stream without usage carried.
 
         A token for every four bytes of generated text, and at least one for every event with text,
-        both taken from the first 64 KiB and scaled up to the whole stream.
+        both taken from the first 64 KiB and scaled up to the whole stream. May be asked under way:
+        each line is counted once.
         """
-        sample = b"".join(self._sample)
-        lines = sample.splitlines(keepends=True)
-        if self._size > len(sample) and lines and not lines[-1].endswith((b"\n", b"\r")):
-            lines.pop()
-        read = sum(map(len, lines))
-        if not read:
+        lines = b"".join(self._sample).splitlines(keepends=True)
+        # The last line may go on: it is looked at again next time.
+        is_open = bool(lines) and not lines[-1].endswith((b"\n", b"\r"))
+        rest = lines.pop() if is_open else b""
+        self._sample = [rest] if rest else []
+        counted = self._counted = self._counted.add(lines)
+        if self._size <= SAMPLE_BYTES:
+            counted = counted.add([rest])
+        if not counted.read:
             return tokens_of_text(self._size)
-        texts = [text_bytes(line[5:]) for line in lines if line.startswith(b"data:")]
-        size = -(-sum(texts) * self._size // read)
-        events = -(-sum(text > 0 for text in texts) * self._size // read)
+        size = -(-counted.text * self._size // counted.read)
+        events = -(-counted.events * self._size // counted.read)
         return max(tokens_of_text(size), events)
 
     def _feed_lines(self, chunk: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from bursar import failpoints
 from bursar.gateway.upstreams.port import FailureKind, UpstreamError
 
 PAUSE_ABOVE = 65_536
@@ -70,6 +71,7 @@ class Exchange:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
 
+    @failpoints.before("request.sent")
     async def head(self) -> None:
         """Wait until status and headers are there or the exchange has failed."""
         while not self.status and self.error is None:

@@ -1,45 +1,46 @@
 """The journal: a worker's charges on local disk, from before the answer's last byte until settled.
 
-Owns the file format and its recovery. A record is a charge behind its length, its CRC-32 and a
-CRC-32 of those two (without which a damaged length would look like a torn end). Segments are mapped
-into memory, at a size that the disk has promised: appending is a copy, not a system call, and what
-was copied outlives the process, because the kernel owns the pages. A record that a power cut tore
-is dropped if it is the last; damage anywhere else is refused, never skipped. Must not know the
-database.
+Owns the files of live and dead workers. Segments are mapped into memory, at a size that the disk
+has promised: appending is a copy, not a system call, and what was copied outlives the process,
+because the kernel owns the pages. A record that a kill tore is dropped if it is the last; damage
+anywhere else is refused, never skipped, unless the machine has lost its memory since: then pages
+may be missing anywhere, and what is whole is charged. Must not know the database.
 
 A worker's journal is a row of segments, `<worker>-<segment>.journal`; a segment is deleted when its
 last charge is settled. Each begins with the moment at which the worker registered: databases count
 their workers alike, and only that tells one's journal from another's. `<worker>.lock` is locked
-while the worker lives, so that whoever can lock it has found a dead worker's journal.
+while the worker lives, so that whoever can lock it has found a dead worker's journal, and says in
+which boot of the machine it lived. `<worker>.streams` holds the checkpoints of its long streams.
 """
 
-import fcntl
 import mmap
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from struct import Struct
 from types import TracebackType
 
-import msgspec
-
+from bursar import failpoints
 from bursar.store.plane.charges import Charge
+from bursar.worker.journal import checkpoints, records
+from bursar.worker.journal.checkpoints import Checkpoints
+from bursar.worker.journal.locks import Identity, Lock, this_boot
+from bursar.worker.journal.records import BEGIN, JournalDamaged, beginning, born_ms_of, read
 
-MAGIC = b"BURSAR-JOURNAL-2\n"
+__all__ = [
+    "DeadJournal",
+    "Journal",
+    "JournalDamaged",
+    "JournalForeign",
+    "JournalFull",
+    "find_dead",
+    "read",
+]
+
 SEGMENT_BYTES = 8 * 1024 * 1024
-_HEAD = Struct("<III")
-_CHECKED = Struct("<II")
-_BORN = Struct("<QI")
-_BEGIN = len(MAGIC) + _BORN.size
 
 
 class JournalFull(Exception):
     """The charge could not be written: no space, or the journal has reached its bound."""
-
-
-class JournalDamaged(Exception):
-    """A record in the middle of a journal is not what was written; somebody must look."""
 
 
 class JournalForeign(Exception):
@@ -62,13 +63,15 @@ class _Segment:
             raise
         finally:
             os.close(fd)
-        self.map[:_BEGIN] = _beginning(born_ms)
-        self.end = _BEGIN
+        self.map[:BEGIN] = beginning(born_ms)
+        self.end = BEGIN
 
     def rewind(self) -> None:
         """Forget every record; what follows the end of a journal is always zeroes."""
-        self.map[_BEGIN : self.end] = bytes(self.end - _BEGIN)
-        self.end = _BEGIN
+        # The first length goes first: a kill half-way must not look like damage.
+        self.map[BEGIN : BEGIN + records.HEAD.size] = bytes(records.HEAD.size)
+        self.map[BEGIN : self.end] = bytes(self.end - BEGIN)
+        self.end = BEGIN
 
     def close(self, *, delete: bool) -> None:
         self.map.close()
@@ -94,27 +97,29 @@ class Journal:
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _Lock(_lock_path(directory, worker_id))
+        self._lock = Lock(_lock_path(directory, worker_id))
         if not self._lock.acquire():
             raise RuntimeError(f"worker {worker_id} has a journal that is in use")
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._lock.write(Identity(born_ms, this_boot()))
+        self._encode = records.encoder()
+        self.checkpoints = Checkpoints(_streams_path(directory, worker_id))
         self._made = 0
         self._segments: list[_Segment] = []
         self._begin_segment(segment_bytes)
         self.size_bytes = 0
 
+    @failpoints.before("charge.known")
+    @failpoints.after("charge.written")
     def append(self, charge: Charge) -> None:
         """Write one charge. Raises JournalFull with the journal as it was before."""
-        payload = self._encode(charge)
-        length, crc = len(payload), zlib.crc32(payload)
-        record = _HEAD.pack(length, crc, zlib.crc32(_CHECKED.pack(length, crc))) + payload
+        record = self._encode(charge)
         size = len(record)
         if self.size_bytes + size > self._max_bytes:
             raise JournalFull("the journal has reached its bound")
         segment = self._segments[-1]
         end = segment.end + size
         if end > len(segment.map):
-            segment = self._begin_segment(size + _BEGIN)
+            segment = self._begin_segment(size + BEGIN)
             end = segment.end + size
         segment.map[segment.end : end] = record
         segment.end = end
@@ -129,7 +134,7 @@ class Journal:
         """Forget segments whose charges are all settled."""
         while len(self._segments) > 1 and self._segments[0].last_seq <= seq:
             done = self._segments.pop(0)
-            self.size_bytes -= done.end - _BEGIN
+            self.size_bytes -= done.end - BEGIN
             done.close(delete=True)
         current = self._segments[-1]
         if len(self._segments) == 1 and current.last_seq <= seq:
@@ -140,6 +145,7 @@ class Journal:
         """Close; the files go only when every charge in them is settled."""
         for segment in self._segments:
             segment.close(delete=is_settled)
+        self.checkpoints.close(delete=is_settled)
         self._lock.release(remove=is_settled)
 
     def _begin_segment(self, least: int) -> _Segment:
@@ -157,10 +163,13 @@ class Journal:
 class DeadJournal:
     """The journal of a worker that is gone; holds its lock until closed."""
 
-    def __init__(self, directory: Path, worker_id: int, lock: "_Lock") -> None:
+    def __init__(self, directory: Path, worker_id: int, lock: Lock) -> None:
         self.worker_id = worker_id
         self._paths = _segments(directory, worker_id)
+        self._streams = _streams_path(directory, worker_id)
         self._lock = lock
+        self._identity = lock.read()
+        self.gaps = 0
 
     def __enter__(self) -> "DeadJournal":
         return self
@@ -181,109 +190,76 @@ class DeadJournal:
     @property
     def born_ms(self) -> int | None:
         """When its worker registered; None where not even that was written."""
+        if self._identity is not None:
+            return self._identity.born_ms
         if not self._paths:
             return None
         with self._paths[0].open("rb") as file:
-            return _born_ms(file.read(_BEGIN))
+            return born_ms_of(file.read(BEGIN))
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """Whether the machine was started anew since: what was not on the disk then is gone."""
+        boot_id = this_boot()
+        return bool(self._identity and boot_id and self._identity.boot_id not in ("", boot_id))
 
     def charges(self) -> Iterator[Charge]:
-        """Every whole charge, in order; raises JournalDamaged."""
+        """Every whole charge, in order; raises JournalDamaged.
+
+        Where there may be gaps they are counted in `gaps`, and passed over.
+        """
+        if self.may_have_gaps:
+            yield from self._salvaged()
+            return
         for number, path in enumerate(self._paths):
             yield from read(path, is_last=number == len(self._paths) - 1)
 
+    def checkpoints(self) -> Iterator[Charge]:
+        """What each stream that was running had cost so far; not numbered."""
+        return checkpoints.read(self._streams)
+
+    def set_aside(self) -> None:
+        """Keep what has gaps beside the journals, for a person to look at."""
+        for path in self._paths:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+
     def delete(self) -> None:
         """Forget the journal: everything in it is settled."""
-        for path in self._paths:
+        for path in (*self._paths, self._streams):
             path.unlink(missing_ok=True)
         self._lock.release(remove=True)
+
+    def _salvaged(self) -> Iterator[Charge]:
+        self.gaps = 0
+        found: dict[int, Charge] = {}
+        for path in self._paths:
+            for charge in records.salvage(path):
+                if charge is None:
+                    self.gaps += 1
+                else:
+                    # A page may be as it was before the file was begun anew, with older charges.
+                    found[charge.seq] = charge
+        for _, charge in sorted(found.items()):
+            yield charge
 
 
 def find_dead(directory: Path) -> Iterator[DeadJournal]:
     """Each journal whose worker no longer lives, locked for the caller."""
-    named = [*directory.glob("*.lock"), *directory.glob("*-*.journal")]
+    kinds = ("*.lock", "*-*.journal", "*.streams")
+    named = [path for kind in kinds for path in directory.glob(kind)]
     numbers = {path.stem.partition("-")[0] for path in named}
     for worker_id in sorted(int(number) for number in numbers if number.isdecimal()):
-        lock = _Lock(_lock_path(directory, worker_id))
+        lock = Lock(_lock_path(directory, worker_id))
         if lock.acquire():
             yield DeadJournal(directory, worker_id, lock)
 
 
-def read(path: Path, *, is_last: bool) -> Iterator[Charge]:
-    """The charges of one segment; a torn end is dropped if the segment is the last."""
-    data = path.read_bytes()
-    written = len(data.rstrip(b"\0"))
-    if _born_ms(data) is None:
-        if is_last and written <= _BEGIN and data.startswith(MAGIC[:written]):
-            return
-        raise JournalDamaged(f"{path.name} does not begin like a journal")
-    decode = msgspec.msgpack.Decoder(Charge).decode
-    position = _BEGIN
-    while position < written:
-        end, payload = _record(data, position)
-        if payload is None:
-            if is_last and end >= written:
-                return
-            raise JournalDamaged(f"{path.name} is damaged at byte {position}")
-        yield decode(payload)
-        position = end
-
-
-def _beginning(born_ms: int) -> bytes:
-    moment = born_ms.to_bytes(8, "little")
-    return MAGIC + _BORN.pack(born_ms, zlib.crc32(moment))
-
-
-def _born_ms(data: bytes) -> int | None:
-    """The moment in a segment's beginning; None if that is not what was written."""
-    if len(data) < _BEGIN or not data.startswith(MAGIC):
-        return None
-    born_ms: int = _BORN.unpack_from(data, len(MAGIC))[0]
-    return born_ms if data.startswith(_beginning(born_ms)) else None
-
-
-def _record(data: bytes, position: int) -> tuple[int, bytes | None]:
-    """Where the record at `position` ends, and its payload if it is whole."""
-    if position + _HEAD.size > len(data):
-        return len(data), None
-    length, crc, check = _HEAD.unpack_from(data, position)
-    start = position + _HEAD.size
-    if check != zlib.crc32(_CHECKED.pack(length, crc)):
-        # A head of which only a part arrived is followed by nothing but zeroes.
-        is_torn = not any(data[start:])
-        return (len(data) if is_torn else position + 1), None
-    payload = data[start : start + length]
-    whole = len(payload) == length and zlib.crc32(payload) == crc
-    return start + length, payload if whole else None
-
-
-class _Lock:
-    """An exclusive lock on a file, held by this process's open descriptor."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def acquire(self) -> bool:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
-
-    def release(self, *, remove: bool) -> None:
-        if self._fd < 0:
-            return
-        if remove:
-            self._path.unlink(missing_ok=True)
-        os.close(self._fd)
-        self._fd = -1
-
-
 def _lock_path(directory: Path, worker_id: int) -> Path:
     return directory / f"{worker_id:08d}.lock"
+
+
+def _streams_path(directory: Path, worker_id: int) -> Path:
+    return directory / f"{worker_id:08d}.streams"
 
 
 def _segments(directory: Path, worker_id: int) -> list[Path]:
