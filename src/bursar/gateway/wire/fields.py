@@ -4,13 +4,15 @@ Owns what a field may be and the words in which a wrong one is refused. Must not
 request as a whole asks for (`calls`).
 """
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from bursar.core import strictjson
 from bursar.core.errors import BursarError, Invalid, NotFound, Unreadable
+from bursar.gateway.wire import bulk
 
 Fields = Mapping[str, msgspec.Raw]
 
@@ -21,13 +23,11 @@ MOST_STOPS: Final = 128
 _SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _MOST_INPUTS: Final = 2_048
+_MOST_TOKENS_ALONE: Final = 4 * _MOST_INPUTS
+_MOST_TOKENS_TOGETHER: Final = 1_000_000
 _MOST_LABELS: Final = 64
 _LABEL_LENGTH: Final = 512
 _MOST_BIASES: Final = 10_000
-# A name costs ten times as much to read as the same bytes of text, so a large body may not be all
-# names. Those with blanks before the colon are not seen: that is no more than a slow request.
-_LARGE_BODY: Final = 500_000
-_MOST_NAMES: Final = 100_000
 
 # Fields whose use is charged beyond tokens, or at other rates, and whose price is not known here.
 _UNPRICED: Final = ("enable_search", "prediction", "search_parameters", "web_search_options")
@@ -43,6 +43,14 @@ _DOUBLED: Final = (
 )
 _NULL: Final = b"null"
 
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Token = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_Tokens = Annotated[list[_Token], msgspec.Meta(min_length=1)]
+
+_FIRST: Final = re.compile(rb"\[\s*([^\s])")
+_decode_texts = msgspec.json.Decoder(list[_Text]).decode
+_decode_tokens = msgspec.json.Decoder(list[_Token]).decode
+_decode_many_tokens = msgspec.json.Decoder(list[_Tokens]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any = msgspec.json.decode
 
@@ -51,16 +59,17 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The request's top-level fields, undecoded. Raises Unreadable."""
     if not body.isascii():
         _require_utf8(body)
-    if len(body) > _LARGE_BODY and body.count(b'":') - body.count(b'\\":') > _MOST_NAMES:
-        raise Unreadable("invalid_json", "The body has too many names.")
+    beside, parts = bulk.split(body) if len(body) > bulk.LARGE else (body, None)
     try:
-        fields = _decode_fields(body)
+        fields = _decode_fields(beside)
     except UNREADABLE as error:
         raise Unreadable("invalid_json", "The body is not a JSON object.") from error
+    if parts:
+        fields.update(parts)
     for name in _DOUBLED:
         # Cheap and seldom true; a nested field of the same name only costs a second look.
-        if body.count(name) > 1:
-            _require_once(body)
+        if beside.count(name) > 1:
+            _require_once(beside)
             break
     return fields
 
@@ -166,27 +175,31 @@ def _whole(raw: msgspec.Raw, name: str, *, most: int) -> int:
 def require_input(fields: Fields) -> None:
     """Raise Invalid unless there is something to embed."""
     raw = fields.get("input")
-    value = None if raw is None else _decode(raw)
-    if isinstance(value, str) and value:
-        return
-    if isinstance(value, list) and 1 <= len(value) <= _MOST_INPUTS * 4:
-        if all(isinstance(item, str) and item for item in value) and len(value) <= _MOST_INPUTS:
+    try:
+        if raw is not None and _is_input(bytes(raw)):
             return
-        if _are_tokens(value):
-            return
-        if len(value) <= _MOST_INPUTS and all(_are_tokens(item) for item in value):
-            return
+    except UNREADABLE:
+        pass
     raise invalid(
         "invalid_value", "input", f"input must be text, tokens, or 1 to {_MOST_INPUTS} of them."
     )
 
 
-def _are_tokens(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(type(item) is int and 0 <= item < 2**31 for item in value)
-    )
+def _is_input(raw: bytes) -> bool:
+    """Whether this is a text, some texts, tokens or some of those; may raise what UNREADABLE is.
+
+    What it is a list of shows in its first entry; how many there are, before they are built.
+    """
+    first = _FIRST.match(raw)
+    if first is None:
+        return bool(msgspec.json.decode(raw, type=str))
+    if first[1] == b'"':
+        return len(_decode_texts(raw)) <= _MOST_INPUTS
+    if first[1] == b"[":
+        is_bounded = raw.count(b",") <= _MOST_TOKENS_TOGETHER
+        return is_bounded and len(_decode_many_tokens(raw)) <= _MOST_INPUTS
+    is_bounded = raw.count(b",") < _MOST_TOKENS_ALONE
+    return is_bounded and len(_decode_tokens(raw)) > 0
 
 
 def require_priced_features(fields: Fields) -> None:

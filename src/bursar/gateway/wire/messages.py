@@ -8,29 +8,35 @@ caller must not be able to send it to a neighbour. Must not know the rest of a r
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from bursar.core.errors import Invalid
+from bursar.gateway.wire import bulk
 from bursar.gateway.wire.fields import UNREADABLE, Fields, invalid
 
 MOST_MESSAGES: Final = 10_000
 
 _NULL: Final = b"null"
-_ROLES: Final = frozenset(
-    (b'"system"', b'"user"', b'"assistant"', b'"tool"', b'"developer"', b'"function"')
-)
-_CONTENT: Final = frozenset((b'"', b"[", b"n"))
-_TEXT: Final = frozenset(("text", "refusal", "thinking", "redacted_thinking"))
+_TEXT: Final = frozenset((b'"text"', b'"refusal"', b'"thinking"', b'"redacted_thinking"'))
 _ADDRESSES: Final = frozenset(
     ("url", "uri", "image_url", "video_url", "audio_url", "file_url", "input_image")
 )
 _NEIGHBOURS: Final = ("localhost", "local", "internal", "lan", "home.arpa")
 _TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/32")
 
-_decode_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_Object = Annotated[dict[str, msgspec.Raw], msgspec.Meta(min_length=1)]
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: Literal["system", "user", "assistant", "tool", "developer", "function"]
+    content: str | list[str | _Object] | None = None
+    audio: msgspec.Raw = msgspec.Raw(_NULL)
+
+
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
 _decode_any = msgspec.json.decode
 
 
@@ -47,33 +53,29 @@ def check(fields: Fields) -> bool:
         messages = _decode_messages(raw)
         if not 1 <= len(messages) <= MOST_MESSAGES:
             raise _wrong(f"messages must have 1 to {MOST_MESSAGES} entries.")
-        return sum(map(_has_media, messages)) > 0
+        media = [part for message in messages for part in _media(message)]
+        _require_public(media)
     except UNREADABLE as error:
-        raise _wrong("messages must be a list of objects.") from error
+        raise _wrong("messages must be objects with a known role and text or parts.") from error
+    return bool(media) or any(bytes(message.audio) != _NULL for message in messages)
 
 
-def _has_media(message: Fields) -> bool:
-    role = message.get("role")
-    if role is None or bytes(role) not in _ROLES:
-        raise _wrong("A message has no known role.")
-    content = bytes(message.get("content", _NULL))
-    if content[:1] not in _CONTENT:
-        raise _wrong("content must be text or a list of parts.")
-    if content[:1] != b"[":
-        return bytes(message.get("audio", _NULL)) != _NULL
-    media = [part for part in _decode_any(content) if not _is_text(part)]
-    for address in _addresses(media):
-        if not is_public(address):
-            raise _wrong("Media must be inline, or at a public http or https address.")
-    return bool(media)
+def _media(message: _Message) -> list[Fields]:
+    """The parts of a message's content that are not text."""
+    content = message.content
+    if content is None or isinstance(content, str):
+        return []
+    parts = [part for part in content if not isinstance(part, str)]
+    return [part for part in parts if bytes(part.get("type", _NULL)) not in _TEXT]
 
 
-def _is_text(part: object) -> bool:
-    if isinstance(part, str):
-        return True
-    if not isinstance(part, dict):
-        raise _wrong("A part of the content must be an object.")
-    return part.get("type") in _TEXT
+def _require_public(media: list[Fields]) -> None:
+    if bulk.has_many_members(value for part in media for value in part.values()):
+        raise _wrong("Parts of the content have too many members.")
+    for part in media:
+        for address in _addresses({name: _decode_any(value) for name, value in part.items()}):
+            if not is_public(address):
+                raise _wrong("Media must be inline, or at a public http or https address.")
 
 
 def _addresses(value: object) -> Iterator[str]:
