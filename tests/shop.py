@@ -169,15 +169,18 @@ def opened(
     *,
     upstreams: Sequence[Mapping[str, Any]] = (),
     environment: Mapping[str, str] | None = None,
-    **upstream_settings: Any,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Shop]:
-    """A shop on SQLite; at its end the server is killed, and everything is proved once more."""
+    """A shop on SQLite; at its end the server is killed, and everything is proved once more.
+
+    `settings` are the first upstream's, `upstreams` further ones.
+    """
     shutil.copytree(template.folder, folder / "data")
     made = Installation(folder / "data", template.secrets)
     made.environment |= {"BURSAR_LOG_FORMAT": "json", **(environment or {})}
     with ScriptedUpstream.in_thread() as upstream:
         local = {"name": "local", "base_url": upstream.base_url, "models": MODELS}
-        made.configure({**local, **upstream_settings}, *upstreams)
+        made.configure({**local, **(settings or {})}, *upstreams)
         try:
             made.start()
             shop = Shop(made, upstream)

@@ -18,7 +18,7 @@ import pytest
 from tests import shop as shops
 from tests.authority import DAY, NOW, Authority
 from tests.copies import Template
-from tests.loads import WHOLE
+from tests.loads import WHOLE, cost
 from tests.shop import Deal, Shop
 from tests.upstream_double import Behaviour, ScriptedUpstream
 
@@ -118,7 +118,7 @@ def test_f_48_an_upstream_that_proves_who_it_is_is_called(
         assert shop.ask(model=f"good-{client}", stream=stream).status_code == 200
     sales = strangers["good"].sales[before:]
     assert [sale.authorization for sale in sales] == [f"Bearer {KEY}"] * 2
-    assert deal.billed() == sum(map(shops.cost, sales)) > 0
+    assert deal.billed() == sum(map(cost, sales)) > 0
     deal.is_compared = True
 
 

@@ -37,7 +37,8 @@ LATE_S = 4.0
 
 @pytest.fixture(scope="module")
 def shop(on_sqlite: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with shops.opened(on_sqlite, tmp_path_factory.mktemp("upstreams"), **TIMEOUTS) as opened:
+    folder = tmp_path_factory.mktemp("upstreams")
+    with shops.opened(on_sqlite, folder, settings=TIMEOUTS) as opened:
         yield opened
 
 
