@@ -1,6 +1,7 @@
 """What an upstream reports is believed only if it makes sense."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -226,3 +227,12 @@ def test_the_estimate_is_a_token_for_every_four_bytes_rounded_up() -> None:
         return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
     assert [estimate_body(answer("x" * size)) for size in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
+
+
+def test_a_large_answer_is_estimated_by_its_size_without_being_built() -> None:
+    body = b'{"choices":[' + b"[]," * 5_000_000 + b"[]]}"
+    began = time.thread_time()
+    assert estimate_body(body) == -(-len(body) // 4)
+    assert time.thread_time() - began < 0.05
+    small = json.dumps({"choices": [{"message": {"content": "x" * 999_000}}]}).encode()
+    assert estimate_body(small) == 999_000 // 4

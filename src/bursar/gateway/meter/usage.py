@@ -18,6 +18,7 @@ import msgspec
 
 MAX_TOKENS = 10**12
 BYTES_PER_TOKEN = 4
+_LARGE_BODY = 1_000_000
 
 # What a malformed, hostile or merely deep document can make the decoder raise.
 UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
@@ -170,8 +171,11 @@ def judge(fields: UsageFields) -> Usage | None:
 
 
 def estimate_body(body: bytes) -> int:
-    """Estimate the output tokens of a JSON answer without usage: at least 1 if it holds text."""
-    return tokens_of_text(text_bytes(body))
+    """Estimate the output tokens of a JSON answer without usage: at least 1 if it holds text.
+
+    All of a body above a megabyte counts as text: to look for it would keep everybody waiting.
+    """
+    return tokens_of_text(len(body) if len(body) > _LARGE_BODY else text_bytes(body))
 
 
 def tokens_of_text(size: int) -> int:
