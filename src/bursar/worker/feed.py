@@ -30,11 +30,13 @@ class Feed:
         forget: Callable[[], None],
         *,
         stale_s: float,
+        fenced_after: Callable[[], float] = lambda: float("inf"),
     ) -> None:
         self._database = database
         self._apply = apply
         self._forget = forget
         self._stale_s = stale_s
+        self._fenced_after = fenced_after
         self._cursor = 0
         self._heard = 0.0
         # Until then, in monotonic seconds, no change can have gone unnoticed for too long.
@@ -101,7 +103,9 @@ class Feed:
 
     def _hear(self, moment: float) -> None:
         self._heard = moment
-        self.fresh_until = moment + self._stale_s
+        # Whoever was silent for as long as others wait may be dead to them: its leases are theirs,
+        # and what it hears of changes does not tell it so.
+        self.fresh_until = min(moment + self._stale_s, self._fenced_after())
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -73,7 +73,15 @@ class Worker:
         self.clock_ms = clock_ms = steady(clock_ms)
         self.purse = Purse()
         self.keyring = Keyring(database, self.purse, clock_ms=clock_ms, most=limits.keyring_most)
-        self.feed = Feed(database, self._apply, self.keyring.clear, stale_s=limits.max_staleness_s)
+        # Until then, in monotonic seconds, nobody can have taken this worker for dead.
+        self._alive_until = time.monotonic() + limits.lease_ttl_s
+        self.feed = Feed(
+            database,
+            self._apply,
+            self.keyring.clear,
+            stale_s=limits.max_staleness_s,
+            fenced_after=lambda: self._alive_until,
+        )
         self.watch = Watch(silent_s=limits.lease_ttl_s, apart_s=limits.lease_ttl_s / 3)
         self.pricebook = PriceBook(())
         self.is_draining = False
@@ -221,9 +229,11 @@ class Worker:
 
     async def _take_identity(self) -> None:
         """Register as a new worker with a journal of its own."""
+        asked = time.monotonic()
         async with self.database.write() as tx:
             self.worker_id = await workers.insert_worker(tx, host=socket.gethostname())
             born_ms = tx.now_ms
+        self._alive_until = asked + self.limits.lease_ttl_s
         limits = self.limits
         self.journal = Journal(
             limits.journal_dir,
@@ -266,8 +276,10 @@ class Worker:
     async def _keep_alive(self) -> None:
         await asyncio.sleep(self.limits.lease_ttl_s / 10)
         try:
+            asked = time.monotonic()
             async with self.database.write() as tx:
                 await workers.renew(tx, worker_id=self.worker_id)
+            self._alive_until = asked + self.limits.lease_ttl_s
             await recovery.reap(self.database, self.watch, but=self.worker_id)
         except workers.Fenced:
             await self._replace_identity()

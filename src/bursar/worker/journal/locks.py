@@ -42,6 +42,7 @@ class Lock:
 
     def write(self, identity: Identity) -> None:
         """Say whose lock this is, to the disk itself; blocks."""
+        os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, _text_of(identity), 0)
         os.fsync(self._fd)
         _sync_folder(self._path.parent)
