@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from bursar.telemetry import Metrics
 from bursar.worker.plane import Worker
 from tests.databases import Clock
 from tests.factories import open_account
+from tests.serving import until
 from tests.worker.conftest import WALLET_NANOS, limits
 
 TTL_S = 1.0
@@ -28,12 +28,8 @@ async def test_a_worker_whose_heartbeat_fails_for_as_long_as_others_wait_is_clos
     assert worker.closed() is None
     # The last of its loops: the news go on.
     worker._tasks[-1].cancel()
-    async with asyncio.timeout(3 * TTL_S):
-        while (closed := worker.closed()) is None:
-            await asyncio.sleep(0.02)
-    assert closed.reason is Reason.STALE
+    await until(lambda: worker.closed() is not None, within_s=3 * TTL_S)
+    assert worker.why_not_ready() == Reason.STALE.code
     await worker._keep_alive()
-    async with asyncio.timeout(3):
-        while worker.closed() is not None:
-            await asyncio.sleep(0.02)
+    await until(lambda: worker.closed() is None)
     await worker.stop()
