@@ -85,7 +85,8 @@ class PostgresServer:
 
     `fsync` off is right for tests of logic; the tests that kill the server want it on. After
     `kill()` or `stop()`, `start()` brings the same data back on the same port. Its files are in a
-    temporary folder, in `place` if that is said.
+    temporary folder, in `place` if that is said. As a standby it follows another server, which it
+    reaches through a port of loopback, until `promote()`.
     """
 
     EMPTY: ClassVar[str] = "template0"
@@ -96,10 +97,14 @@ class PostgresServer:
         fsync: bool = False,
         settings: dict[str, str] | None = None,
         place: Path | None = None,
+        standby_of: PostgresServer | None = None,
+        through: int = 0,
     ) -> None:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self._password = secrets.token_hex(16)
+        self._primary = standby_of
+        self._through = through
+        self._password = standby_of._password if standby_of else secrets.token_hex(16)
         self._owner = _choose_owner()
         self._folder = _make_folder(self._owner, place)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -185,6 +190,11 @@ class PostgresServer:
         self.process.wait()
         self.process = None
 
+    def promote(self) -> None:
+        """Have a standby take the primary's place."""
+        self.execute("SELECT pg_promote()")
+        self._primary = None
+
     # ── Its databases ───────────────────────────────────────────────────────────────────────────
 
     def execute(
@@ -243,6 +253,9 @@ class PostgresServer:
         password_file.write_text(self._password)
         password_file.chmod(0o600)
         os.chown(password_file, self._owner.uid, self._owner.gid)
+        if self._primary is not None:
+            self._copy_primary()
+            return
         made = self._launch(
             "initdb",
             *("--pgdata", str(self.data_folder), "--username", "bursar", "--pwfile"),
@@ -251,6 +264,16 @@ class PostgresServer:
         )
         if made.wait() != 0:
             raise PostgresUnavailable(f"initdb failed:\n{self._end_of_log()}")
+
+    def _copy_primary(self) -> None:
+        known = f"host=127.0.0.1 port={self._through} user=bursar password={self._password}"
+        made = self._launch(
+            "pg_basebackup",
+            *("--pgdata", str(self.data_folder), "--dbname", known),
+            *("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast"),
+        )
+        if made.wait() != 0:
+            raise PostgresUnavailable(f"pg_basebackup failed:\n{self._end_of_log()}")
 
     def _arguments(self) -> list[str]:
         settings = {**self._settings, "port": str(self.port)}

@@ -34,6 +34,7 @@ COUNTERS: Final = (
     ("bursar_upstream_failures", "Calls that an upstream failed or refused.", ("kind",)),
     ("bursar_charges_settled", "Charges settled in the ledger.", ()),
     ("bursar_charges_quarantined", "Charges that the ledger refused.", ()),
+    ("bursar_charges_lost", "Charges that the ledger had acknowledged and has lost.", ()),
     ("bursar_lease_refills", "Transactions that took leases.", ()),
     ("bursar_overrun_nanos", "Nano-USD of usage that no account could be charged for.", ()),
     ("bursar_log_lines_lost", "Log lines that were dropped because nobody read them.", ()),
@@ -63,6 +64,7 @@ class Metrics:
         self.upstream_failures: dict[str, int] = {}
         self.settled = 0
         self.quarantined = 0
+        self.lost = 0
         self.lease_refills = 0
         self.overrun_nanos = 0
         self.holds_open = 0
@@ -101,6 +103,7 @@ class Metrics:
             "bursar_upstream_failures": {(k,): n for k, n in self.upstream_failures.items()},
             "bursar_charges_settled": {(): self.settled},
             "bursar_charges_quarantined": {(): self.quarantined},
+            "bursar_charges_lost": {(): self.lost},
             "bursar_lease_refills": {(): self.lease_refills},
             "bursar_overrun_nanos": {(): self.overrun_nanos},
             "bursar_log_lines_lost": {(): self.log_lines_lost},

@@ -22,6 +22,12 @@ async def advance(tx: WriteTx, *, name: str, by: int = 1) -> int:
     return int((await tx.execute(statement)).scalar_one())
 
 
+async def raise_to(tx: WriteTx, *, name: str, least: int) -> None:
+    """Have the counter go on from `least`, if it has not come so far."""
+    behind = (counters.c.name == name) & (counters.c.value < least)
+    await tx.execute(update(counters).where(behind).values(value=least))
+
+
 async def get(tx: ReadTx, *, name: str) -> int:
     """The counter's value, without advancing it."""
     query = select(counters.c.value).where(counters.c.name == name)

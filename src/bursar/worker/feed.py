@@ -21,7 +21,10 @@ _LEAST_PAUSE_S = 0.05
 
 
 class Feed:
-    """Follows the changes of one database and hands them to `apply`; `forget` after a silence."""
+    """Follows the changes of one database and hands them to `apply`; `forget` after a silence.
+
+    `taken_over` when another server has taken the database's place, which may have lost something.
+    """
 
     def __init__(
         self,
@@ -29,15 +32,18 @@ class Feed:
         apply: Callable[[Sequence[Change]], None],
         forget: Callable[[], None],
         *,
+        taken_over: Callable[[], None] = lambda: None,
         stale_s: float,
         fenced_after: Callable[[], float] = lambda: float("inf"),
     ) -> None:
         self._database = database
         self._apply = apply
         self._forget = forget
+        self._taken_over = taken_over
         self._stale_s = stale_s
         self._fenced_after = fenced_after
         self._cursor = 0
+        self._timeline = 0
         self._heard = 0.0
         # Until then, in monotonic seconds, no change can have gone unnoticed for too long.
         self.fresh_until = 0.0
@@ -59,6 +65,7 @@ class Feed:
         """Begin at the newest change."""
         async with self._database.read() as tx:
             self._cursor = await changes.get_last(tx)
+            self._timeline = self._database.timeline
         self._hear(time.monotonic())
 
     async def run(self) -> None:
@@ -90,6 +97,13 @@ class Feed:
                 news = await changes.list_after(tx, cursor=self._cursor)
         except UNAVAILABLE as error:
             _log.warning("feed_silent", error=describe(error), silent_s=round(self.silent_s, 1))
+            return 0
+        if self._database.timeline != self._timeline:
+            # A standby has taken over. It may not have heard of the latest changes, and counts on
+            # from where it stands: from there they are read again.
+            self._taken_over()
+            await self.start()
+            self._forget()
             return 0
         if self.is_stale:
             # Changes are kept for a day; whoever was deaf for longer has missed some for good.

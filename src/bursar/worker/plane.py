@@ -20,7 +20,7 @@ from bursar.core.pricebook import PriceBook
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.store import changes, prices
 from bursar.store.database import SQLITE, UNAVAILABLE, Change, Database, describe
-from bursar.store.plane import leases, workers
+from bursar.store.plane import epochs, leases, workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker import admission, recovery
@@ -79,6 +79,7 @@ class Worker:
             database,
             self._apply,
             self.keyring.clear,
+            taken_over=self._distrust,
             stale_s=limits.max_staleness_s,
             fenced_after=lambda: self._alive_until,
         )
@@ -87,6 +88,8 @@ class Worker:
         self.is_draining = False
         self.worker_id = 0
         self._prices_changed = asyncio.Event()
+        self._turn = asyncio.Event()
+        self._is_distrusted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._identity: list[asyncio.Task[None]] = []
 
@@ -271,11 +274,20 @@ class Worker:
         await self._take_identity()
         await old.flush()
         await _cancel(tasks)
+        await old.settle_again()
         journal.close(is_settled=True)
 
     async def _keep_alive(self) -> None:
-        await asyncio.sleep(self.limits.lease_ttl_s / 10)
+        await self._wait_for_turn(self.limits.lease_ttl_s / 10)
         try:
+            if self._is_distrusted:
+                async with self.database.write() as tx:
+                    await epochs.pass_over(tx)
+                former = self.worker_id
+                await self._replace_identity()
+                await recovery.retire(self.database, worker_id=former)
+                self._is_distrusted = False
+                return
             asked = time.monotonic()
             async with self.database.write() as tx:
                 await workers.renew(tx, worker_id=self.worker_id)
@@ -283,6 +295,18 @@ class Worker:
             await recovery.reap(self.database, self.watch, but=self.worker_id)
         except workers.Fenced:
             await self._replace_identity()
+
+    def _distrust(self) -> None:
+        """The database may have forgotten what it leased to us: spend nothing of it any more."""
+        self.purse.void(self.clock_ms())
+        self._is_distrusted = True
+        self._turn.set()
+
+    async def _wait_for_turn(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._turn.wait()
+        self._turn.clear()
 
     async def _return_idle(self) -> None:
         await asyncio.sleep(self.limits.lease_idle_s / 2)

@@ -7,6 +7,7 @@ on. Nothing is ever dropped. Must not know how a charge came about.
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -14,14 +15,17 @@ from typing import NamedTuple
 import structlog
 
 from bursar import failpoints
-from bursar.store.database import REFUSED, UNAVAILABLE, Database, WriteTx, describe
+from bursar.store.database import POSTGRESQL, REFUSED, UNAVAILABLE, Database, WriteTx, describe
 from bursar.store.plane import settlement as ledger
+from bursar.store.plane import workers
 from bursar.store.plane.charges import Charge
 from bursar.telemetry import Metrics
 from bursar.worker.journal import Journal, JournalFull
 from bursar.worker.purse import Lease, paid
 
 _log = structlog.get_logger("bursar.settlement")
+_KEPT_MS = 10_000
+_MOST_KEPT = 20_000
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -64,6 +68,8 @@ class Settlement:
         self._last_seq = 0
         self._settled_seq = 0
         self.is_storage_full = False
+        # Settled lately, and when: what a standby that takes over may not have heard of.
+        self._kept: deque[tuple[int, Charge]] = deque()
 
     @property
     def backlog(self) -> int:
@@ -133,6 +139,8 @@ class Settlement:
                 await self._try(batch)
             except ledger.NotCovered:
                 return await self._settle_singly(batch)
+            except ledger.Behind as error:
+                await self._settle_again(error.settled, before=batch[0].charge.seq)
             except REFUSED as error:
                 _log.warning("batch_refused", error=describe(error), charges=len(batch))
                 return await self._settle_singly(batch)
@@ -150,6 +158,50 @@ class Settlement:
     @failpoints.after("batch.applied")
     async def _apply(self, tx: WriteTx, charges: Sequence[Charge]) -> None:
         await ledger.settle(tx, worker_id=self._worker_id, charges=charges)
+
+    async def settle_again(self) -> None:
+        """Settle once more what a database that went back has lost; not while `run` runs.
+
+        Only what was settled lately is still known: the rest is counted as lost.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._compare()
+            except UNAVAILABLE as error:
+                attempt = await self._pause(attempt, error)
+
+    async def _compare(self) -> None:
+        async with self._database.read() as tx:
+            worker = await workers.find(tx, worker_id=self._worker_id)
+        settled = None if worker is None else worker.settled_seq
+        if settled is None or settled < self._settled_seq:
+            await self._settle_again(settled, before=self._settled_seq + 1)
+
+    async def _settle_again(self, settled: int | None, *, before: int) -> None:
+        if settled is None:
+            settled = 0
+            async with self._database.write() as tx:
+                await workers.insert_former(tx, worker_id=self._worker_id, host="")
+        again = [charge for _, charge in self._kept if settled < charge.seq < before]
+        first = again[0].seq if again else before
+        lost = first - settled - 1
+        self._metrics.lost += lost
+        _log.error("ledger_went_back", settled_again=len(again), lost=lost)
+        if lost:
+            async with self._database.write() as tx:
+                await workers.advance(tx, worker_id=self._worker_id, settled=settled, to=first - 1)
+        for charge in again:
+            attempt = 0
+            while not await self._try_single(Settled(charge, ())):
+                attempt = await self._pause(attempt, None)
+
+    def _keep(self, batch: Sequence[Settled]) -> None:
+        """Remember what was settled for as long as a standby may be behind."""
+        now_ms = time.monotonic_ns() // 1_000_000
+        self._kept.extend((now_ms, item.charge) for item in batch)
+        while self._kept[0][0] < now_ms - _KEPT_MS or len(self._kept) > _MOST_KEPT:
+            self._kept.popleft()
 
     async def _settle_singly(self, batch: Sequence[Settled]) -> None:
         for item in batch:
@@ -205,6 +257,8 @@ class Settlement:
             self.queue.popleft()
             paid(item.parts)
         self._settled_seq = batch[-1].charge.seq
+        if self._database.dialect == POSTGRESQL:
+            self._keep(batch)
         self._journal.settled(self._settled_seq)
         if self.is_storage_full and not self.queue:
             # Nothing depends on the disk any more: the next charge finds out whether it has room.

@@ -47,6 +47,7 @@ class PostgresLink(Link):
         self.timeline = 0
         self._command_timeout_s = command_timeout_s
         self._trusted_from_s = 0.0
+        self._last = 0
         # Commands may look at a standby; whoever serves must write, and so must whoever names
         # several servers: the one that takes writes is meant.
         is_server = command_timeout_s is not None
@@ -78,17 +79,35 @@ class PostgresLink(Link):
         """
         self._trusted_from_s = time.monotonic()
 
-    async def _connect(self, **options: Any) -> Any:
-        """A connection that is bound in time, to a server that has not forgotten what it said."""
+    async def _connect(self, *, host: Any = None, port: Any = None, **options: Any) -> Any:
+        """A connection that is bound in time, to a server that has not forgotten what it said.
+
+        Of several servers, the one that was taken last is tried first.
+        """
+        places = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
+        order = sorted(range(len(places)), key=lambda number: number != self._last)
+        for number in order:
+            place_host, place_port = places[number]
+            try:
+                with driver_errors():
+                    connection = await self._connect_to(host=place_host, port=place_port, **options)
+            except (OSError, exc.OperationalError):
+                if number == order[-1]:
+                    raise
+                continue
+            self._last = number
+            return connection
+        raise OSError("the URL names no server")
+
+    async def _connect_to(self, **options: Any) -> Any:
         import asyncpg
 
-        with driver_errors():
-            connection = await asyncpg.connect(**options)
-            try:
-                await self._introduce(connection)
-            except BaseException:
-                connection.terminate()
-                raise
+        connection = await asyncpg.connect(**options)
+        try:
+            await self._introduce(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def _introduce(self, connection: Any) -> None:

@@ -42,7 +42,7 @@ async def begin(tx: WriteTx, *, takes_over: bool) -> Voided:
     await tx.execute(delete(leases))
     closing = update(workers).where(workers.c.state == LIVE).values(state=CLOSED)
     closed = (await tx.execute(closing)).rowcount
-    last_id = await _pass_over(tx)
+    last_id = await pass_over(tx)
     if not takes_over:
         await _disown(tx, last_id)
     return Voided(voided, closed)
@@ -54,7 +54,7 @@ async def get_last_former(tx: ReadTx) -> int:
     return int((await tx.execute(query)).scalar() or 0)
 
 
-async def _pass_over(tx: WriteTx) -> int:
+async def pass_over(tx: WriteTx) -> int:
     """Leave out every id that the original may give; the last of them."""
     query = select(counters.c.value).where(counters.c.name == _WORKERS)
     last_id = max(int((await tx.execute(query)).scalar_one()) + 1, tx.now_ms)

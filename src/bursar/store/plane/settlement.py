@@ -35,11 +35,23 @@ class NotCovered(Exception):
     """A charge of the batch is not covered by the worker's leases; settle them one by one."""
 
 
+class Behind(Exception):
+    """The ledger has settled less of this worker than it had acknowledged.
+
+    A standby that took its place had not heard of everything. `settled` is what it knows; None: it
+    does not know the worker.
+    """
+
+    def __init__(self, settled: int | None) -> None:
+        super().__init__(f"the ledger is back at {settled}")
+        self.settled = settled
+
+
 async def settle(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> bool:
     """Settle charges with consecutive sequence numbers in one transaction.
 
     Returns False when they had been settled before. Raises NotCovered, with nothing done, when a
-    lease does not cover its charges.
+    lease does not cover its charges, and Behind, as `settle_one` and `skip` do.
     """
     if any(charge.excess_nanos for charge in charges):
         raise NotCovered("a charge exceeds its hold")
@@ -93,7 +105,10 @@ async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) ->
         raise InvariantViolated("sequence_gap", f"charges {first}..{last} have holes")
     if await workers.advance(tx, worker_id=worker_id, settled=first - 1, to=last):
         return True
-    settled = await workers.get_settled_seq(tx, worker_id=worker_id)
+    worker = await workers.find(tx, worker_id=worker_id)
+    settled = None if worker is None else worker.settled_seq
+    if settled is None or settled < first - 1:
+        raise Behind(settled)
     if settled >= last:
         return False
     raise InvariantViolated(

@@ -52,6 +52,16 @@ async def insert_worker(tx: WriteTx, *, host: str) -> int:
     return worker_id
 
 
+async def insert_former(tx: WriteTx, *, worker_id: int, host: str) -> None:
+    """Register a worker that the database has forgotten: closed, and with nothing settled."""
+    await counters.raise_to(tx, name="workers", least=worker_id)
+    await tx.execute(
+        insert(workers).values(
+            id=worker_id, state=CLOSED, host=host, started_ms=tx.now_ms, heartbeat_ms=tx.now_ms
+        )
+    )
+
+
 async def renew(tx: WriteTx, *, worker_id: int) -> None:
     """Say that the worker lives; raises Fenced when it has been closed."""
     statement = (
