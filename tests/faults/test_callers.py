@@ -138,7 +138,7 @@ def test_f_38_a_thousand_callers_that_leave_take_nothing_with_them(shop: Shop, d
     shop.upstream.default = Behaviour(tokens=3, delay_s=0.005)
     try:
         # The first of them open what is kept for good.
-        shops.at_once(lambda number: _come_and_go(shop, number, 10), 20)
+        shops.at_once(lambda number: _come_and_go(shop, number, 5), 20)
         _wait_until_quiet(shop)
         files, memory = shop.open_files(), shop.resident_bytes()
         each = soak.times(50, soaked=5_000)
