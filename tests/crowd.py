@@ -55,7 +55,9 @@ class Line:
 
     async def _read(self, reader: asyncio.StreamReader, head: bytes) -> Answer:
         fields = dict(line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:])
-        if b"content-length" in fields:
+        if head[9:12] == b"204":
+            body = b""
+        elif b"content-length" in fields:
             body = await reader.readexactly(int(fields[b"content-length"]))
         else:
             body = await _chunks(reader)
@@ -115,6 +117,15 @@ async def at_once(url: str, requests: list[bytes]) -> list[Answer]:
     finally:
         for line in lines:
             line.close()
+
+
+async def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+    """Return once something holds that happens elsewhere; fails if it takes longer."""
+    for _ in range(int(within_s / 0.005)):
+        if holds():
+            return
+        await asyncio.sleep(0.005)
+    assert holds()
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

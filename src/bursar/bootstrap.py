@@ -5,6 +5,7 @@ its own: whatever decides something lives in the part that is wired here.
 """
 
 import asyncio
+import ctypes
 import fcntl
 import gc
 import itertools
@@ -12,6 +13,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -43,6 +45,7 @@ from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
 _log = structlog.get_logger("bursar")
 _BACKLOG = 4_096
 _RESTART_S = 1.0
+_PR_SET_PDEATHSIG = 1
 _GC_THRESHOLD = 20_000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -218,6 +221,7 @@ def _supervise(count: int, run: Callable[[int], None]) -> None:
     """Run `count` processes until told to stop; returns in each of them, when it has ended."""
     children: set[int] = set()
     told: list[int] = []
+    own = os.getpid()
 
     def pass_on(number: int, _frame: object) -> None:
         told.append(number)
@@ -232,7 +236,7 @@ def _supervise(count: int, run: Callable[[int], None]) -> None:
             if pid == 0:
                 for number, handler in before.items():
                     signal.signal(number, handler)
-                if not told:
+                if not told and _end_with(own):
                     run(waiting[-1])
                 return
             children.add(pid)
@@ -248,6 +252,16 @@ def _supervise(count: int, run: Callable[[int], None]) -> None:
             time.sleep(_RESTART_S)
             # Its successor has nothing to announce: secrets are shown once.
             waiting.append(count)
+
+
+def _end_with(parent: int) -> bool:
+    """Have this process told to stop when its parent dies, which tells nobody; False: it has.
+
+    Where the system cannot do that (not Linux), whoever kills the parent ends its children too.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    return os.getppid() == parent
 
 
 def _application(settings: Settings, worker: Worker, router: Router) -> Application:

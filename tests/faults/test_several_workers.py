@@ -74,3 +74,15 @@ def test_a_process_that_is_killed_is_replaced_and_its_charges_are_booked_once(
     loads.require_charged_once(calls, upstream.sales, several.rows(), of=loads.cost)
     assert several.leased() == 0
     several.verify()
+
+
+def test_processes_whose_parent_is_killed_end_in_order_by_themselves(
+    several: Installation, upstream: ScriptedUpstream
+) -> None:
+    calls = loads.call_at_once(several.url, several.make_key()[1], 20, model=loads.EXACT)
+    left = children(several)
+    several.kill()
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in left))
+    assert (several.journals, several.leased()) == ([], 0)
+    loads.require_charged_once(calls, upstream.sales, several.rows(), of=loads.cost)
+    several.verify()
