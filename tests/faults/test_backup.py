@@ -17,6 +17,10 @@ from tests.upstream_double import Behaviour, ScriptedUpstream
 
 pytestmark = pytest.mark.faults
 CREDIT_NANOS = 100_000_000_000
+# From one kind of database into the other, either way: each kind is read and filled.
+across = pytest.mark.parametrize(
+    ("kind", "copy"), [("sqlite", "postgres"), ("postgres", "sqlite")], indirect=["copy"]
+)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -50,6 +54,7 @@ def restore(target: Installation, file: Path, *options: str) -> dict[str, Any]:
         time.sleep(0.5)
 
 
+@across
 def test_a_copy_taken_under_load_is_right_and_issues_nothing_that_the_original_leased(
     made: Installation, copy: Installation, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -88,9 +93,7 @@ def test_a_copy_taken_under_load_is_right_and_issues_nothing_that_the_original_l
     copy.verify()
 
 
-@pytest.mark.parametrize(
-    ("kind", "copy"), [("sqlite", "postgres"), ("postgres", "sqlite")], indirect=["copy"]
-)
+@across
 def test_the_last_credit_is_spent_once_in_each_copy_and_never_by_a_lease_of_the_original(
     made: Installation, copy: Installation, upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
