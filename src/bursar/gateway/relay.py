@@ -34,6 +34,7 @@ _NO_CACHE: Final = (b"cache-control", b"no-cache")
 # A stream is noted once so many pieces or seconds of it are not: a sudden end costs no more.
 _UNNOTED_PIECES: Final = 32
 _UNNOTED_S: Final = 1.0
+_NEVER: Final = float("inf")
 
 
 class Exchange:
@@ -77,7 +78,7 @@ class Exchange:
         self._began = time.monotonic()
         self._first_byte: float | None = None
         self._unnoted = _UNNOTED_PIECES
-        self._note_at = self._began + _UNNOTED_S
+        self._note_at = _NEVER
         self._is_noted = False
 
     @property
@@ -89,6 +90,7 @@ class Exchange:
         """Note that the answer has begun."""
         if self._first_byte is None:
             self._first_byte = time.monotonic()
+            self._note_at = self._first_byte + _UNNOTED_S
 
     def charge(self, sold: Sale, outcome: str) -> None:
         """End the hold with what was sold and hand the charge to settlement. Plain, never fails."""
