@@ -19,7 +19,7 @@ from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.plane import leases, workers
 from bursar.store.plane.leases import Want
 from bursar.telemetry import Metrics
-from bursar.worker.purse import Amounts, Purse, Slot
+from bursar.worker.purse import Amounts, Lease, Purse, Slot
 from bursar.worker.recalls import Demand, Recalls
 
 _log = structlog.get_logger("bursar.leasing")
@@ -43,12 +43,14 @@ class Leasing:
         *,
         worker_id: int,
         clock_ms: Callable[[], int],
+        settled_of: Callable[[Lease, int], int],
     ) -> None:
         self._database = database
         self._purse = purse
         self._metrics = metrics
         self._worker_id = worker_id
         self._clock_ms = clock_ms
+        self._settled_of = settled_of
         self._demand = Demand()
         self._recalls = Recalls(worker_id=worker_id, ask=self._ask_again)
         # Slots of which all but so much goes back.
@@ -142,17 +144,19 @@ class Leasing:
         try:
             async with self._database.write() as tx:
                 for slot in sorted(doubtful, key=lambda each: each.ref):
-                    lease = slot.lease
                     await leases.trim(
                         tx,
                         worker_id=self._worker_id,
                         ref=slot.ref,
-                        window_start_ms=lease.start_ms,
-                        known=lease.total,
+                        window_start_ms=slot.lease.start_ms,
+                        known=partial(self._known, slot.lease),
                     )
         except BaseException:
             self._doubtful |= doubtful
             raise
+
+    def _known(self, lease: Lease, settled_seq: int) -> int:
+        return lease.total() - self._settled_of(lease, settled_seq)
 
     async def _give_back(self, recalled: Mapping[Slot, int]) -> None:
         """Return what these slots have available but for what is kept, in one transaction."""

@@ -261,6 +261,7 @@ class Worker:
             self.metrics,
             worker_id=self.worker_id,
             clock_ms=self.clock_ms,
+            settled_of=self.settlement.settled_of,
         )
         loops = (self.settlement.run, self.leasing.run)
         self._identity = [asyncio.create_task(_forever(loop)) for loop in loops]

@@ -81,6 +81,18 @@ class Settlement:
         """When the oldest unsettled charge was made; None when all are settled."""
         return self.queue[0].charge.at_ms if self.queue else None
 
+    def settled_of(self, lease: Lease, seq: int) -> int:
+        """How much of what this lease has pending is settled, if charges are settled up to `seq`.
+
+        The store may be further than this worker has heard.
+        """
+        total = 0
+        for item in self.queue:
+            if item.charge.seq > seq:
+                break
+            total += sum(amount for part, amount in item.parts if part is lease)
+        return total
+
     def submit(self, charge: Charge, parts: Sequence[tuple[Lease, int]]) -> None:
         """Take a charge over: number it, write it to the journal, queue it. Never fails.
 

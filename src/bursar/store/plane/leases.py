@@ -106,17 +106,21 @@ async def trim(
     worker_id: int,
     ref: AllowanceRef,
     window_start_ms: int,
-    known: Callable[[], int],
+    known: Callable[[int], int],
 ) -> int:
-    """Return what a lease holds beyond `known()`, which is asked under the row's lock.
+    """Return what a lease holds beyond what `known` says, which is asked under the row's lock.
+
+    It is told how far this worker's charges are settled: what those have taken out of the lease is
+    not in it any more, whether or not the worker has heard of that.
 
     Returns the amount; 0 when the lease is not larger than what its worker knows of.
     """
     await workers.renew(tx, worker_id=worker_id)
     await lock(tx, refs=[ref])
     key = (*_key(ref), worker_id, window_start_ms)
+    settled = await workers.get_settled_seq(tx, worker_id=worker_id)
     row = (await tx.driver(_text(tx, statements.FIND_LEASE), key)).scalar()
-    surplus = int(row or 0) - known()
+    surplus = int(row or 0) - known(settled)
     if surplus > 0:
         await _return(tx, worker_id=worker_id, returns=[(ref, window_start_ms, surplus)])
     return max(0, surplus)
