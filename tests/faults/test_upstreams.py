@@ -90,8 +90,10 @@ def test_f_40_a_stream_that_falls_silent_ends_with_an_error_and_what_came_is_cha
     shop: Shop, deal: Deal
 ) -> None:
     shop.upstream.behave(Behaviour(tokens=20, hang_after=8))
+    before = shop.figure("bursar_upstream_failures_total")
     require_cut(shop.ask(stream=True), "upstream_timeout")
     deal.require_estimated("cut")
+    assert shop.figure("bursar_upstream_failures_total") == before + 1
 
 
 def test_f_41_a_stream_that_drips_has_an_end_and_its_slot_is_free(shop: Shop, deal: Deal) -> None:
@@ -241,12 +243,15 @@ def test_f_45_usage_that_makes_no_sense_is_estimated_and_never_a_credit(
     shop: Shop, deal: Deal, lie: str, *, stream: bool
 ) -> None:
     shop.upstream.behave(Behaviour(tokens=10, usage=lie))
+    before = shop.figure("bursar_upstream_failures_total")
     assert shop.ask(stream=stream).status_code == 200
     (row,), (sale,) = deal.rows(), deal.sales()
     assert (row.outcome, bool(row.is_estimated), row.overrun_nanos) == ("ok", True, 0)
     # A token for every four bytes, or for each event: near what was sold, whatever was said.
     assert sale.completion_tokens * 0.5 <= row.output_tokens <= sale.completion_tokens * 2
     assert 0 < row.cost_nanos < cost(sale) * 20
+    # Somebody should look at such an upstream.
+    assert shop.figure("bursar_upstream_failures_total") == before + 1
     deal.is_compared = True
 
 

@@ -34,6 +34,7 @@ _NO_CACHE: Final = (b"cache-control", b"no-cache")
 # A stream is noted once so many pieces or seconds of it are not: a sudden end costs no more.
 _UNNOTED_PIECES: Final = 32
 _UNNOTED_S: Final = 1.0
+_NO_USAGE: Final = "usage"
 _NEVER: Final = float("inf")
 
 
@@ -108,8 +109,14 @@ class Exchange:
             first_byte_ms=int((first - self._began) * 1000),
         )
         self._worker.settlement.submit(record, parts)
+        if sold.is_estimated and outcome == OK:
+            self.count_failure(_NO_USAGE)
         if self._is_noted and not self._worker.settlement.is_storage_full:
             self._worker.journal.checkpoints.forget(self.request_id)
+
+    def count_failure(self, kind: str) -> None:
+        """Count what the upstream did wrong after its answer had begun."""
+        self._worker.metrics.upstream_failed(kind)
 
     def count_piece(self) -> None:
         """Another piece of a stream is here: note what it has cost so far, if it is time for that.
@@ -208,6 +215,7 @@ async def stream(exchange: Exchange, response: UpstreamResponse, drain_s: float)
         if exchange.caller.is_gone:
             await _drain(exchange, response, drain_s)
     except UpstreamError as error:
+        exchange.count_failure(error.kind)
         await _break_off(exchange, answers.from_failure(error))
         return
     await _finish(exchange)
