@@ -30,7 +30,8 @@ MANY = tuple(
     for nth in range(1, most, step)
 )
 ENDS = ("pwrite64", "unlink", "fdatasync", "munmap", WRITES)
-SWEEP = MANY if soak.IS_ON else FEW
+# A soak of a tenth tries every tenth of them.
+SWEEP = MANY[:: max(1, len(MANY) // soak.times(1, soaked=len(MANY)))] if soak.IS_ON else FEW
 ROUNDS = soak.times(2, soaked=50)
 RECOVERY_S = 5.0
 
@@ -111,6 +112,7 @@ def children(made: Installation) -> list[int]:
 
 
 @pytest.mark.timeout(0 if soak.IS_ON else 60)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"] if soak.IS_ON else ["postgres"])
 def test_f_10_all_processes_killed_at_once_again_and_again_lose_nothing_and_are_back_in_seconds(
     made: Installation, upstream: ScriptedUpstream, kind: str
 ) -> None:
@@ -248,6 +250,29 @@ def test_f_50_a_second_sigterm_changes_nothing_and_sigkill_in_the_middle_costs_w
     assert {(row.outcome, row.is_estimated) for row in rows} == {("cut", 1)}
     assert all(row.output_tokens >= 100 for row in rows)
     require_sound(made, upstream, streams)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_f_31_a_damaged_page_of_the_database_is_told_and_never_mended_in_silence(
+    made: Installation, upstream: ScriptedUpstream
+) -> None:
+    made.start()
+    calls = loads.call_at_once(made.url, made.secrets.inference_key, 30, model=loads.WHOLE)
+    assert made.stop() == 0
+    made.verify()
+    path = made.data_dir / "bursar.db"
+    whole = path.read_bytes()
+    marker = calls[0].request_id.encode()
+    page = whole.index(marker) // 4_096 * 4_096
+    assert page
+    # One bit, and a page of rows is no page any more.
+    torn = whole[:page] + bytes([whole[page] ^ 0x40]) + whole[page + 1 :]
+    path.write_bytes(torn)
+    done = made.attempt("verify")
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    path.write_bytes(whole)
+    made.verify()
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
