@@ -42,6 +42,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         tmp_path_factory.mktemp("distress"),
         settings=settings,
         BURSAR_DATABASE_CONNECTIONS=str(CONNECTIONS),
+        BURSAR_JOURNAL_MAX_BYTES="1000000",
     ) as running:
         yield running
 
@@ -227,6 +228,30 @@ def test_a_locked_table_is_waited_for_no_longer_than_that(house: Proxied) -> Non
         time.sleep(0.5)
         house.require_unavailable()
     assert {call.status for call in load.calls} == {200}
+    house.require_books()
+
+
+def test_a_journal_that_is_full_stops_new_calls_and_loses_none_that_were_served(
+    house: Proxied,
+) -> None:
+    url = house.made.database_url.replace("postgresql+asyncpg", "postgresql")
+
+    async def hold_up_settlement() -> asyncpg.Connection:
+        connection = await asyncpg.connect(url)
+        await connection.execute("BEGIN; LOCK TABLE usage_events IN SHARE MODE")
+        return connection
+
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    with runner, house.load(clients=20) as load:
+        holder = runner.run(hold_up_settlement())
+        eventually(lambda: any(call.code == "storage_full" for call in load.calls), within_s=60)
+        ready = httpx2.get(f"{house.made.url}/readyz", timeout=5)
+        assert (ready.status_code, ready.json()) == (503, {"status": "storage_full"})
+        runner.run(holder.close())
+        served = len(load.complete)
+        eventually(lambda: len(load.complete) > served + 20)
+    assert {call.status for call in load.calls} == {200, 503}
+    assert all(call.is_complete for call in load.calls if call.status == 200)
     house.require_books()
 
 

@@ -138,7 +138,8 @@ def test_a_slow_way_slows_settlement_and_no_call_that_a_lease_can_pay(house: Pro
     took.sort()
     print(f"{len(took)} calls, p50 {took[len(took) // 2]:.3f} s, longest {took[-1]:.3f} s")
     # One way there and back takes a fifth of a second; a call that asked would make several.
-    assert took[len(took) * 9 // 10] < 0.2
+    assert took[len(took) // 2] < 0.2
+    assert took[len(took) * 9 // 10] < 0.2 + 4 * house.noise.longest_s()
     assert load.complete
     house.require_books()
 
@@ -158,9 +159,11 @@ def test_a_worker_that_is_cut_off_stops_a_key_that_another_deleted(
         house.proxy.swallow()
         other.control("DELETE", f"/v1/account/keys/{key_id}")
         deleted = time.monotonic()
+        took = 0.0
         while house.call(secret=secret)[0].status == 200:
-            assert time.monotonic() - deleted < 5, "a deleted key still works"
-        took = time.monotonic() - deleted
+            assert took < STALE_S, "a deleted key still works"
+            # A call counts from its beginning: those that had begun are served to their end.
+            took = time.monotonic() - deleted
         print(f"stopped {took:.1f} s after the deletion")
         house.proxy.heal()
         house.made.wait_until_ready()
