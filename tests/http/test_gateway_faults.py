@@ -183,11 +183,11 @@ WIDE = Behaviour(tokens=100, comment=b": " + b"x" * 100_000 + b"\n")
 
 
 @contextlib.asynccontextmanager
-async def small_window(house: House) -> AsyncIterator[socket.socket]:
+async def small_window(house: House, *, size: int = 4_096) -> AsyncIterator[socket.socket]:
     """A connection over which little fits that nobody reads."""
     host, port = house.url.removeprefix("http://").split(":")
     with socket.socket() as peer:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         peer.setblocking(False)  # noqa: FBT003 - the method's own signature
         await asyncio.get_running_loop().sock_connect(peer, (host, int(port)))
         yield peer
@@ -220,13 +220,14 @@ async def test_who_reads_slowly_is_waited_for(house: House, since: Since) -> Non
     house.upstream.behave(Behaviour(tokens=100, comment=b": " + b"x" * 50_000 + b"\n"))
     loop = asyncio.get_running_loop()
     received = b""
-    async with small_window(house) as peer:
+    # Not so small that a busy machine would take longer than the upstream may altogether.
+    async with small_window(house, size=65_536) as peer:
         await loop.sock_sendall(peer, request(house, stream=True))
         while b"[DONE]" not in received[-100:]:
             data = await asyncio.wait_for(loop.sock_recv(peer, 100_000), 5)
             assert data
             received += data
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.004)
     assert await since.outcomes() == [("ok", 100)]
 
 
