@@ -15,7 +15,7 @@ from tests import loads
 from tests.live import Installation
 from tests.upstream_double import Behaviour, ScriptedUpstream
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 CREDIT_NANOS = 100_000_000_000
 # From one kind of database into the other, either way: each kind is read and filled.
 across = pytest.mark.parametrize(

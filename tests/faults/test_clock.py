@@ -36,12 +36,13 @@ LIBRARIES = [
 ]
 ZONE = "Europe/Berlin"
 HOUR_S, DAY_S = 3_600, 86_400
-LIMIT = 5
+LIMIT = 4
 # What may be called in each window.
 LIMITS = {"hour": LIMIT, "day": 2 * LIMIT, "month": 10 * LIMIT}
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.timeout(180),
     pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed: apt install faketime"),
 ]
 
@@ -182,15 +183,16 @@ def test_a_clock_that_jumps_forth_and_back_gives_no_window_twice(
         spent[begin] = [spend(made)]
         for jump_s in (HOUR_S, DAY_S):
             clock.jump(jump_s)
-            spent[begin].append(spend(made))
+            spent[begin].append([call(made), call(made)].count(200))
             # The window that the jump began goes on; the earlier one is not opened again.
             clock.jump(-jump_s)
             spent[begin].append(spend(made))
             clock.jump(jump_s)
             spent[begin].append(spend(made))
-        require_right(made, upstream)
+        if begin == MOMENTS[1]:
+            made.verify()
     # At noon no window ends by itself in the few seconds that this takes.
-    assert spent[MOMENTS[1]] == [LIMIT, LIMIT, 0, 0, LIMIT, 0, 0]
+    assert spent[MOMENTS[1]] == [LIMIT, 2, LIMIT - 2, 0, 2, LIMIT - 2, 0]
     assert made.stop() == 0
     assert (made.journals, made.leased()) == ([], 0)
     require_right(made, upstream)
