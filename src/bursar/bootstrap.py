@@ -202,7 +202,7 @@ async def _serve(
             options = uvicorn_options(server.app)
             drain_s = max(1, round(settings.drain_s))
             http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
-            told.pass_on(http)
+            told.pass_on(http, server.worker)
             _log.info("serving", url=settings.url)
             if on_ready is not None:
                 on_ready()
@@ -366,11 +366,12 @@ class _Told:
     def __init__(self) -> None:
         self._task = asyncio.current_task()
         self._http: HttpServer | None = None
+        self._worker: Worker | None = None
         self._is_told = False
 
-    def pass_on(self, http: HttpServer) -> None:
-        """Let the server handle them from now on."""
-        self._http = http
+    def pass_on(self, http: HttpServer, worker: Worker) -> None:
+        """Let the server handle them from now on; whoever asks is told that it is not ready."""
+        self._http, self._worker = http, worker
 
     def __enter__(self) -> "_Told":
         for number in _SIGNALS:
@@ -384,7 +385,8 @@ class _Told:
         return self._is_told and kind is asyncio.CancelledError
 
     def _tell(self, number: int) -> None:
-        if self._http is not None:
+        if self._http is not None and self._worker is not None:
+            self._worker.is_leaving = True
             self._http.handle_exit(number, None)
         elif self._task is not None and not self._is_told:
             self._task.cancel()

@@ -86,6 +86,8 @@ class Worker:
         self.watch = Watch(silent_s=limits.lease_ttl_s, apart_s=limits.lease_ttl_s / 3)
         self.pricebook = PriceBook(())
         self.is_draining = False
+        # Told to stop: what comes is still served, but no more should be sent here.
+        self.is_leaving = False
         self.worker_id = 0
         self._prices_changed = asyncio.Event()
         self._turn = asyncio.Event()
@@ -146,6 +148,8 @@ class Worker:
 
     def why_not_ready(self) -> str | None:
         """A word for what stands in the way of serving, or None."""
+        if self.is_leaving:
+            return "stopping"
         closed = self.closed()
         return None if closed is None else closed.reason.code
 
