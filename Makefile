@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test soak check bench docs lock clean
+.PHONY: help setup serve test simulate soak check bench docs lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -32,6 +32,9 @@ serve: $(INSTALLED)  ## set up, then serve on 127.0.0.1:8080 (options: make serv
 
 test: $(INSTALLED_DEV)  ## run every test (a part: make test ARGS="tests/core -k money")
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+simulate: $(INSTALLED_DEV)  ## run many workers under seeds (options: make simulate SEEDS=0-9999 TRACE=1)
+	@PYTHONPATH=src:. $(PY) -m tests.simulation $(SEEDS) $(if $(TRACE),--trace)
 
 # One process and no time-out of a minute: these fill the machine by themselves.
 soak: $(INSTALLED_DEV)  ## run the tests that can run long, for hours (ten times as long: make soak FACTOR=10)

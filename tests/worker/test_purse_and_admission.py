@@ -148,3 +148,17 @@ def test_exactly_as_many_are_admitted_as_the_lease_pays(count: int, need: int, l
         isinstance(admission.admit([wallet], needs(need), AT_MS), Hold) for _ in range(count)
     )
     assert admitted == min(count, leased // need)
+
+
+def test_an_allowance_has_one_slot_even_while_a_request_waits_for_a_forgotten_key() -> None:
+    purse, allowance = Purse(), Allowance(WALLET, 100, 0, 0, 0)
+    waited_for = purse.slot_for(allowance, zone="UTC", now_ms=AT_MS)
+    with purse.using([waited_for]):
+        purse.forget(waited_for)
+        assert purse.slots == {WALLET: waited_for}
+    purse.forget(waited_for)
+    assert purse.slots == {}
+    with purse.using([waited_for]):
+        assert purse.slots == {WALLET: waited_for}
+    purse.forget(waited_for)
+    assert purse.slot_for(allowance, zone="UTC", now_ms=AT_MS) is waited_for

@@ -253,7 +253,7 @@ class Purse:
 
     @contextmanager
     def using(self, slots: Sequence[Slot]) -> Iterator[None]:
-        """Keep these slots while a request waits for leases of them, whatever becomes of its key."""
+        """Keep these slots while a request waits for leases of them, though its key may go."""
         for slot in slots:
             self.slots[slot.ref] = slot
             slot.users += 1
