@@ -74,26 +74,18 @@ def test_the_last_cent_is_spent_wherever_it_lies_and_nobody_waits_for_it_longer_
     eight: Fleet,
 ) -> None:
     """Small calls strand leases at every worker; large ones then need what all have together."""
-    large = 200
+    # What a call of a thousand tokens may cost, and its prompt of a hundred bytes and some.
+    left = 1_000 * loads.OUTPUT_NANOS + 250 * loads.INPUT_NANOS
     for _ in range(soak.times(2, soaked=50)):
-        limit = 2 * large * loads.EXACT_NANOS
-        _, secret = eight.first.make_key(limit_usd=limit / 1e9)
+        _, secret = eight.first.make_key(limit_usd=(left + 40 * loads.EXACT_NANOS) / 1e9)
         small = [crowd.chat(secret, model=loads.EXACT) for _ in range(40)]
         assert {a.status for a in crowd.run(rush(eight, small))} == {200}
-        left = limit - 40 * loads.EXACT_NANOS
-        # A call that may cost all that is left: its prompt is bounded by the body's length.
-        asked = _costing_at_most(left, secret)
+        asked = crowd.chat(secret, model=loads.WHOLE, max_tokens=1_000)
         began = time.monotonic()
         (answer,) = crowd.run(crowd.at_once(eight.first.url, [asked]))
         assert answer.status == 200, answer.body
         assert time.monotonic() - began < 1.5
     eight.require_books()
-
-
-def _costing_at_most(nanos: int, secret: str) -> bytes:
-    """A call whose bound is just below this: as many tokens of output as it pays for."""
-    tokens = (nanos - 500 * loads.INPUT_NANOS) // loads.OUTPUT_NANOS
-    return crowd.chat(secret, model=loads.WHOLE, max_tokens=min(1_000, tokens))
 
 
 class Keys:
