@@ -335,6 +335,19 @@ def test_every_example_of_prices_can_be_loaded() -> None:
             assert files.parse(example, name="example.yaml", now_ms=0)
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    tests = {
+        node.name
+        for source in repository()
+        if source.path.startswith("tests/")
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = {name for source in pages() for name in re.findall(r"`(test_\w+)`", source.text)}
+    assert len(named) > 100
+    assert not named - tests
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "zensical.toml").read_text("utf-8")
     listed = set(re.findall(r'"([\w/-]+\.md)"', navigation))
