@@ -6,6 +6,7 @@ rounds that `make test` has time for; a number, the many that it names times tha
 
     pytestmark = pytest.mark.soak          # what `make soak` chooses
     rounds = soak.times(3, soaked=50)      # 3 by default, 50 under soak, 500 with FACTOR=10
+    assert waited_s <= soak.at_most(0.2)
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from typing import Final
 _FACTOR: Final = os.environ.get("BURSAR_TEST_SOAK", "")
 
 IS_ON: Final = bool(_FACTOR)
+
+
+def at_most(seconds: float) -> float:
+    """A bound on time: itself under soak, where a test has the machine to itself.
+
+    By default other tests run beside it, and what they make it wait is not what it is about.
+    """
+    return seconds if IS_ON else 3 * seconds
 
 
 def times(few: int, *, soaked: int) -> int:

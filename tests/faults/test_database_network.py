@@ -138,7 +138,7 @@ def test_a_slow_way_slows_settlement_and_no_call_that_a_lease_can_pay(house: Pro
     took.sort()
     print(f"{len(took)} calls, p50 {took[len(took) // 2]:.3f} s, longest {took[-1]:.3f} s")
     # One way there and back takes a fifth of a second; a call that asked would make several.
-    assert took[len(took) // 2] < 0.2
+    assert took[len(took) // 2] < 0.2 + 2 * house.noise.longest_s()
     assert took[len(took) * 9 // 10] < 0.2 + 4 * house.noise.longest_s()
     assert load.complete
     house.require_books()

@@ -84,7 +84,7 @@ def test_the_last_cent_is_spent_wherever_it_lies_and_nobody_waits_for_it_longer_
         began = time.monotonic()
         (answer,) = crowd.run(crowd.at_once(eight.first.url, [asked]))
         assert answer.status == 200, answer.body
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < soak.at_most(1.5)
     eight.require_books()
 
 

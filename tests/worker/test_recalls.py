@@ -133,7 +133,7 @@ async def test_credit_that_requests_elsewhere_hold_is_refused_after_a_second_at_
     before = await told(database)
     began = time.monotonic()
     answers = await asyncio.gather(*(team.hold(1, 1_000) for _ in range(50)))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < soak.at_most(1.5)
     assert {each.reason for each in answers if isinstance(each, Deny)} == {Reason.CREDIT_HELD}
     assert not any(isinstance(each, Hold) for each in answers)
     # However many wait: one says so, and reminds the others until its patience ends.
@@ -151,7 +151,7 @@ async def test_nobody_is_asked_when_nobody_has_anything(team: Team, database: Da
     before = await told(database)
     began = time.monotonic()
     assert isinstance(await team.hold(0, KEY_NANOS + 1), Deny)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < soak.at_most(0.25)
     assert await told(database) == before
 
 
