@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests import crowd, loads
+from tests import crowd, loads, soak
 from tests.faults.fleet import fleet
 from tests.live import SOURCE, Installation
 from tests.upstream_double import Behaviour, ScriptedUpstream
