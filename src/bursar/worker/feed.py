@@ -16,9 +16,7 @@ from bursar.store.database import POSTGRESQL, UNAVAILABLE, Change, Database, des
 
 _log = structlog.get_logger("bursar.feed")
 _POLL_S = 0.2
-# Half of the second within which every worker refuses what was taken away, should a notification
-# be lost.
-_NOTIFIED_POLL_S = 0.5
+_NOTIFIED_POLL_S = 1.0
 _LEAST_PAUSE_S = 0.05
 
 
