@@ -201,6 +201,57 @@ async def test_a_fenced_worker_settles_what_it_had_and_goes_on_under_a_new_name(
     assert await total(database, usage_events.c.cost_nanos) == 750
 
 
+async def test_what_was_held_under_a_former_name_is_not_paid_by_leases_of_the_next(
+    worker: Worker, database: Database
+) -> None:
+    key = limited(worker)
+    early = await worker.hold(key, needs(1_000))
+    assert isinstance(early, Hold)
+    await recovery.retire(database, worker_id=worker.worker_id)
+    await worker._replace_identity()
+    late = await worker.hold(key, needs(1_000))
+    assert isinstance(late, Hold)
+    spend(worker, early, 700)
+    await worker.settlement.flush()
+    async with database.read() as tx:
+        rows = await tx.execute(
+            select(lease_rows.c.scope, lease_rows.c.amount).where(
+                lease_rows.c.worker_id == worker.worker_id
+            )
+        )
+        leased = {row.scope: row.amount for row in rows}
+    assert {slot.ref.scope: slot.lease.total() for slot in key.slots} == leased
+    assert (await stored(database, WALLET)).used == 700
+    late.release()
+
+
+async def test_a_checkpoint_of_a_former_name_leaves_its_cost_for_the_ledger_to_decide(
+    worker: Worker, database: Database
+) -> None:
+    key = limited(worker)
+    hold = await worker.hold(key, needs(1_000))
+    assert isinstance(hold, Hold)
+    assert hold.outlook(needs(700)).covered_nanos == 700
+    await recovery.retire(database, worker_id=worker.worker_id)
+    await worker._replace_identity()
+    seen = hold.outlook(needs(700))
+    assert (seen.covered_nanos, seen.excess_nanos) == (0, 700)
+    assert all(move.from_lease == 0 for move in seen.moves)
+    hold.release()
+
+
+async def test_a_request_that_finds_its_worker_closed_waits_for_its_next_name(
+    worker: Worker, database: Database
+) -> None:
+    before = worker.worker_id
+    await recovery.retire(database, worker_id=before)
+    answers = await asyncio.gather(*(worker.hold(limited(worker), needs(10)) for _ in range(5)))
+    assert worker.worker_id != before
+    for each in answers:
+        assert isinstance(each, Hold)
+        each.release()
+
+
 async def test_a_silent_workers_leases_come_back(worker: Worker, database: Database) -> None:
     async with database.write() as tx:
         silent = await workers.insert_worker(tx, host="elsewhere")

@@ -16,7 +16,9 @@ from bursar.store.database import POSTGRESQL, UNAVAILABLE, Change, Database, des
 
 _log = structlog.get_logger("bursar.feed")
 _POLL_S = 0.2
-_NOTIFIED_POLL_S = 1.0
+# Half of the second within which every worker refuses what was taken away, should a notification
+# be lost.
+_NOTIFIED_POLL_S = 0.5
 _LEAST_PAUSE_S = 0.05
 
 

@@ -70,7 +70,8 @@ class Leasing:
         """Ask for what a request is short of and return when the store has answered.
 
         Where it had too little and others were asked for what they have idle, with those who wait
-        for that. Raises Unavailable when the store does not answer in time.
+        for that. Raises Unavailable when the store does not answer in time, and `workers.Fenced`
+        when others have closed this worker.
         """
         future = self._recalls.join(short, needs)
         if future is None:
@@ -81,7 +82,7 @@ class Leasing:
     async def reclaim(self, slots: Iterable[Slot]) -> None:
         """Return what is idle in these slots, after whatever is being asked for right now.
 
-        Raises Unavailable when the store does not answer in time.
+        Raises Unavailable when the store does not answer in time, and `workers.Fenced`.
         """
         self.recall(slots)
         await _answered(self._demand.wait())
@@ -113,10 +114,13 @@ class Leasing:
                 await self._reconcile()
                 await self._give_back(recalled)
                 await self._take(demand, but=recalled)
-            except (*UNAVAILABLE, workers.Fenced) as error:
+            except workers.Fenced as error:
+                # Nothing is asked under this name again: whoever waits does so under the next one.
+                self._fail(demand, error)
+            except UNAVAILABLE as error:
                 _log.warning("leases_unavailable", error=describe(error))
                 self._doubtful |= recalled.keys() | demand.needs.keys()
-                self._fail(demand)
+                self._fail(demand, unavailable())
                 asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
             else:
                 demand.answer()
@@ -240,13 +244,13 @@ class Leasing:
         slot.exhausted_need = need
         self._recalls.end(slot)
 
-    def _fail(self, demand: Demand) -> None:
+    def _fail(self, demand: Demand, error: Exception) -> None:
         for slot in demand.needs:
             slot.is_refilling = False
             slot.low_water = 0
             # Nobody asks for those who wait with a recall but the answer that has not come.
             self._recalls.end(slot)
-        demand.answer(_unavailable())
+        demand.answer(error)
 
 
 async def _answered(future: asyncio.Future[None]) -> None:
@@ -254,10 +258,11 @@ async def _answered(future: asyncio.Future[None]) -> None:
         async with asyncio.timeout(_WAIT_S):
             await future
     except TimeoutError as error:
-        raise _unavailable() from error
+        raise unavailable() from error
 
 
-def _unavailable() -> Unavailable:
+def unavailable() -> Unavailable:
+    """The refusal of a request for which the store could not be asked."""
     return Unavailable(
         "ledger_unavailable",
         "Limits cannot be checked at the moment. Try again shortly.",

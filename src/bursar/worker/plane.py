@@ -28,7 +28,7 @@ from bursar.worker.clocks import steady
 from bursar.worker.feed import Feed
 from bursar.worker.journal import Journal
 from bursar.worker.keyring import Credential, Keyring
-from bursar.worker.leasing import Leasing
+from bursar.worker.leasing import Leasing, unavailable
 from bursar.worker.purse import Amounts, Hold, Purse, Slot
 from bursar.worker.settlement import Settlement
 from bursar.worker.watch import Watch
@@ -39,6 +39,8 @@ OWN_CONNECTIONS = 8
 # Enough for all answers of one recall, and some that others were quicker to use.
 _TRIES = 12
 _RETRY_S = 1
+# So long a request waits at most for a new name of a worker that others have closed.
+_RENAME_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Worker:
         self.worker_id = 0
         self._prices_changed = asyncio.Event()
         self._turn = asyncio.Event()
+        self._renamed = asyncio.Condition()
         self._is_distrusted = False
         self._tasks: list[asyncio.Task[None]] = []
         self._identity: list[asyncio.Task[None]] = []
@@ -192,10 +195,23 @@ class Worker:
                 return answer
             if admission.is_settled(answer, needs, now_ms):
                 break
-            await self.leasing.wait_for(answer, needs)
+            await self._wait_for(answer, needs)
         now_ms = self.clock_ms()
         answer = admission.admit(slots, needs, now_ms)
         return answer if isinstance(answer, Hold) else admission.refuse(answer, needs, now_ms)
+
+    async def _wait_for(self, short: Sequence[Slot], needs: Amounts) -> None:
+        """Return when the store has been asked, under a new name if others have closed this one."""
+        leasing = self.leasing
+        try:
+            await leasing.wait_for(short, needs)
+        except workers.Fenced as error:
+            self._turn.set()
+            try:
+                async with asyncio.timeout(_RENAME_S), self._renamed:
+                    await self._renamed.wait_for(lambda: self.leasing is not leasing)
+            except TimeoutError:
+                raise unavailable() from error
 
     def _apply(self, news: Sequence[Change]) -> None:
         wanted = [change for change in news if change.topic == leases.WANTED]
@@ -220,7 +236,7 @@ class Worker:
 
     async def _reclaim(self, charge: Charge) -> None:
         """Give back what is idle in the leases of this charge's allowances."""
-        with suppress(Unavailable):
+        with suppress(Unavailable, workers.Fenced):
             await self.leasing.reclaim(self._slots_of(charge))
 
     def _doubt(self, charge: Charge) -> None:
@@ -269,6 +285,8 @@ class Worker:
         )
         loops = (self.settlement.run, self.leasing.run)
         self._identity = [asyncio.create_task(_forever(loop)) for loop in loops]
+        async with self._renamed:
+            self._renamed.notify_all()
         _log.info("worker_registered", worker_id=self.worker_id)
 
     async def _replace_identity(self) -> None:

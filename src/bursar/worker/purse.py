@@ -39,14 +39,16 @@ class Amounts(NamedTuple):
 class Lease:
     """A slice of one allowance in one window: available + held + pending is what the store says.
 
-    `held` is set aside for requests in flight; `pending` is spent but not settled yet.
+    `held` is set aside for requests in flight; `pending` is spent but not settled yet. A lease of
+    another era than its slot's belonged to an identity of this worker that has been fenced.
     """
 
-    __slots__ = ("available", "end_ms", "held", "pending", "start_ms")
+    __slots__ = ("available", "end_ms", "era", "held", "pending", "start_ms")
 
-    def __init__(self, start_ms: int, end_ms: int) -> None:
+    def __init__(self, start_ms: int, end_ms: int, era: int) -> None:
         self.start_ms = start_ms
         self.end_ms = end_ms
+        self.era = era
         self.available = 0
         self.held = 0
         self.pending = 0
@@ -67,6 +69,7 @@ class Slot:
     __slots__ = (
         "__weakref__",
         "columns",
+        "era",
         "exhausted_need",
         "exhausted_until_ms",
         "index",
@@ -90,7 +93,8 @@ class Slot:
         self.limit = allowance.limit
         self.zone = zone
         self.index = _INDEX[allowance.ref.resource]
-        self.lease = _new_lease(allowance.ref.window, zone, now_ms)
+        self.era = 0
+        self.lease = self._new_lease(now_ms)
         self.low_water = 0
         self.is_refilling = False
         # Until then the store is known not to have `exhausted_need` more, nor anything larger.
@@ -112,14 +116,15 @@ class Slot:
     def current(self, now_ms: int) -> Lease:
         """The lease of the window that `now_ms` is in; a new, empty one when it has just begun."""
         if now_ms >= self.lease.end_ms:
-            self.lease = _new_lease(self.ref.window, self.zone, now_ms)
+            self.lease = self._new_lease(now_ms)
             self.known_left = self.limit
             self.exhausted_until_ms = 0
         return self.lease
 
     def void(self, now_ms: int) -> None:
-        """Forget the lease: it belongs to a worker that has been fenced."""
-        self.lease = _new_lease(self.ref.window, self.zone, now_ms)
+        """Forget the lease, and those of former windows: a fenced worker's."""
+        self.era += 1
+        self.lease = self._new_lease(now_ms)
         self.is_refilling = False
 
     def learn(self, allowance: Allowance) -> None:
@@ -129,6 +134,11 @@ class Slot:
             self.known_left = None
         else:
             self.known_left = allowance.limit - allowance.used - self.lease.pending
+
+    def _new_lease(self, now_ms: int) -> Lease:
+        limits = bounds(Window(self.ref.window), now_ms=now_ms, zone=self.zone)
+        end_ms = _NEVER_MS if limits.end_ms is None else limits.end_ms
+        return Lease(limits.start_ms, end_ms, self.era)
 
 
 class Hold:
@@ -164,7 +174,8 @@ class Hold:
         """Replace the hold by the true use and say what that does to each allowance.
 
         Cost beyond the hold is taken from the same leases as far as all of them go together; the
-        rest is `excess_nanos`, for the ledger to decide.
+        rest is `excess_nanos`, for the ledger to decide; all of it where the leases went with a
+        fenced worker's, since what is held under its next name pays for other requests.
         """
         if self.is_ended:
             raise RuntimeError("a hold ends once")
@@ -181,6 +192,8 @@ class Hold:
             from_lease = 0
             if lease is None:
                 start_ms = slot.lease.start_ms
+            elif lease.era != slot.era:
+                return self._beyond(used)
             else:
                 start_ms = lease.start_ms
                 amount = self._needs[index]
@@ -198,19 +211,35 @@ class Hold:
                 moves.append(Move(*slot.columns, start_ms, from_lease, true))
         return Settlement(covered, cost - covered, moves, parts)
 
-    def outlook(self, used: Amounts) -> tuple[int, list[Move]]:
-        """The cost and the moves if the hold ended with this use and no more; changes nothing.
+    def outlook(self, used: Amounts) -> "Settlement":
+        """What `settle` would say of this use and no more; changes nothing.
 
         Never more than is held.
         """
         moves: list[Move] = []
         for slot, lease in self._parts:
+            if lease is not None and lease.era != slot.era:
+                return self._beyond(Amounts(*map(min, used, self._needs)))
             true = min(used[slot.index], self._needs[slot.index])
             from_lease = 0 if lease is None else true
             start_ms = slot.lease.start_ms if lease is None else lease.start_ms
             if true:
                 moves.append(Move(*slot.columns, start_ms, from_lease, true))
-        return min(used[COST], self._needs[COST]), moves
+        return Settlement(min(used[COST], self._needs[COST]), 0, moves, [])
+
+    def _beyond(self, used: Amounts) -> "Settlement":
+        """No lease pays for this use: whatever it costs is for the ledger to decide."""
+        moves = [
+            Move(
+                *slot.columns,
+                slot.lease.start_ms if lease is None else lease.start_ms,
+                0,
+                0 if slot.index == COST else used[slot.index],
+            )
+            for slot, lease in self._parts
+            if used[slot.index]
+        ]
+        return Settlement(0, used[COST], moves, [])
 
     def _spare(self) -> list[int]:
         return [
@@ -278,7 +307,7 @@ class Purse:
 
     def void(self, now_ms: int) -> None:
         """Forget every lease; holds in flight keep what they hold and settle without it."""
-        for slot in self.slots.values():
+        for slot in self._known.values():
             slot.void(now_ms)
 
 
@@ -286,8 +315,3 @@ def paid(parts: Sequence[tuple[Lease, int]]) -> None:
     """The store has settled these amounts: they leave the leases."""
     for lease, amount in parts:
         lease.pending -= amount
-
-
-def _new_lease(window: str, zone: str, now_ms: int) -> Lease:
-    limits = bounds(Window(window), now_ms=now_ms, zone=zone)
-    return Lease(limits.start_ms, _NEVER_MS if limits.end_ms is None else limits.end_ms)

@@ -133,7 +133,7 @@ def checkpoint(
     """The record to settle if nothing more is heard of the call; the hold goes on."""
     usage = sold.usage
     tokens = usage.input_tokens + usage.output_tokens
-    cost_nanos, moves = hold.outlook(Amounts(sold.cost_nanos, 1, tokens, 0))
+    ended = hold.outlook(Amounts(sold.cost_nanos, 1, tokens, 0))
     return Charge(
         seq=0,  # numbered by recovery
         event_id=request_id,
@@ -155,12 +155,12 @@ def checkpoint(
         reasoning_tokens=usage.reasoning_tokens,
         quantities=_json(_others(usage)) if _has_others(usage) else None,
         price_id=plan.price.id,
-        cost_nanos=cost_nanos,
-        excess_nanos=0,
+        cost_nanos=ended.covered_nanos,
+        excess_nanos=ended.excess_nanos,
         duration_ms=duration_ms,
         first_byte_ms=first_byte_ms,
         labels=None,
-        moves=moves,
+        moves=ended.moves,
     )
 
 
