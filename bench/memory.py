@@ -21,8 +21,9 @@ from bench.lab import Lab, Unavailable
 from bench.loads import Shape, run_load, wait_until_quiet
 from bench.targets import Target
 from bursar.core.secrets import KeyKind, digest, display, mint
-from bursar.store import allowances, counters, keys, tables
+from bursar.store import counters, keys, tables
 from bursar.store.database import Database, WriteTx, sqlite_url
+from bursar.store.limits import allowances
 from tests.postgres import PostgresServer
 
 SLICE = 5_000

@@ -19,10 +19,12 @@ from bench.figures import Settlement
 from bench.lab import Lab, Unavailable, pinned
 from bursar.core.allowances import AllowanceRef
 from bursar.core.secrets import KeyKind
-from bursar.store import accounts, allowances, keys, migrations
+from bursar.store import keys, migrations
 from bursar.store.database import Database, WriteTx
+from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge, Move
+from bursar.store.tenants import accounts
 from tests.postgres import PostgresServer, find_binaries
 
 BATCH = 256

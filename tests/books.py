@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from bursar.core.money import parse_usd
-from bursar.store import allowances
+from bursar.store.limits import allowances
 from bursar.store.tables import usage_events
 from tests.serving import House, until
 

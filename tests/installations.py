@@ -20,8 +20,8 @@ from bursar.api import app
 from bursar.core.allowances import AllowanceRef
 from bursar.service import accounts
 from bursar.service.accounts import Installation
-from bursar.store import allowances
 from bursar.store.database import Database
+from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge
 from bursar.store.plane.leases import Want

@@ -21,8 +21,9 @@ from sqlalchemy import select, update
 
 from bursar.core.allowances import AllowanceRef
 from bursar.core.windows import Window, bounds
-from bursar.store import allowances, tables
+from bursar.store import tables
 from bursar.store.database import Database, WriteTx
+from bursar.store.limits import allowances
 from tests import loads
 from tests.live import Installation
 from tests.postgres import PostgresServer

@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from bursar.store import allowances
 from bursar.store.database import Database
+from bursar.store.limits import allowances
 from bursar.worker.plane import wall_clock_ms
 from tests import crowd, loads, soak
 from tests.faults.fleet import Fleet, fleet

@@ -6,8 +6,8 @@ import asyncio
 import base64
 from typing import Any
 
-from bursar.store import allowances
 from bursar.store.database import Database
+from bursar.store.limits import allowances
 from bursar.store.plane import leases
 from tests.databases import Clock
 from tests.installations import JSON, NANOS, OPERATOR, Api, a_charge, lease, use

@@ -11,9 +11,10 @@ from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service import keys
 from bursar.service.keys import KeyChange, NewKey
-from bursar.store import allowances, changes
+from bursar.store import changes
 from bursar.store import keys as rows
 from bursar.store.database import Change, Database
+from bursar.store.limits import allowances
 from tests.databases import Clock
 from tests.installations import NANOS, Randomness
 

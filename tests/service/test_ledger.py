@@ -10,9 +10,10 @@ from bursar.core.errors import BursarError, Conflict, Invalid, NotFound
 from bursar.core.money import MAX_NANOS
 from bursar.service import accounts, ledger
 from bursar.service.ledger import Posting
-from bursar.store import allowances, changes
+from bursar.store import changes
 from bursar.store.database import Database
 from bursar.store.ledger import Entry, EntryKind, Position
+from bursar.store.limits import allowances
 from bursar.store.plane import leases
 from tests.databases import Clock
 from tests.installations import NANOS, a_charge, lease, use

@@ -13,8 +13,8 @@ from bursar.core import windows
 from bursar.core.allowances import AllowanceRef
 from bursar.core.windows import Window
 from bursar.service import accounts, keys, ledger, verify
-from bursar.store import allowances
 from bursar.store.database import POSTGRESQL, SQLITE, Database, WriteTx
+from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge, Move
 from bursar.store.plane.leases import Want
@@ -191,7 +191,7 @@ SURPLUS_TRANSFER = """
 """
 SURPLUS_CELL = """
     INSERT INTO usage_daily SELECT account_id, day_ms + 86400000, key_id, project_id, user_id,
-        model, endpoint, outcome, 0, 0, 0, 0, 0, 0, 0 FROM usage_daily
+        model, endpoint, outcome, 0, 0, 0, 0, 0, 0, 0, 0 FROM usage_daily
 """
 CORRUPTIONS = [
     ("UPDATE allowances SET limit_amount = limit_amount + 1 WHERE scope = 'wallet'", "credit"),

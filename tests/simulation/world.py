@@ -27,8 +27,8 @@ from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import BursarError
 from bursar.service import accounts, keys, ledger, verify
 from bursar.service.keys import KeyChange
-from bursar.store import allowances
 from bursar.store.database import UNAVAILABLE
+from bursar.store.limits import allowances
 from bursar.telemetry import Metrics
 from bursar.worker import plane
 from bursar.worker.journal import Journal, records

@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import delete
 
 from bursar.core.allowances import AllowanceRef
-from bursar.store import allowances, keys, tables
+from bursar.store import keys, tables
 from bursar.store.database import Database
 from bursar.store.keys import CredentialRow, NewKeyRow
+from bursar.store.limits import allowances
 
 HASH = bytes(range(32))
 

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.api import allowances
-from bursar.api.allowances import LimitShape
+from bursar.api.limits import allowances
+from bursar.api.limits.allowances import LimitShape
 from bursar.api.wire.body import Model, check
 from bursar.api.wire.calls import Call, carry_out, reply
 from bursar.api.wire.fields import (
@@ -26,9 +26,9 @@ from bursar.api.wire.fields import (
 from bursar.core.errors import Invalid
 from bursar.core.secrets import KeyKind
 from bursar.service import accounts, keys
-from bursar.service import allowances as limits
 from bursar.service.access import InferencePrincipal, OperatorPrincipal, ProvisioningPrincipal
 from bursar.service.keys import UNCHANGED, KeyChange, NewKey
+from bursar.service.limits import allowances as limits
 from bursar.store.database import WriteTx
 from bursar.store.keys import KeyRow
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from starlette.responses import Response
 
-from bursar.api import accounts, allowances, health, keys, ledger, usage
+from bursar.api import accounts, health, keys, ledger, usage
+from bursar.api.limits import allowances
 from bursar.api.wire import pages
 from bursar.api.wire.body import Model
 from bursar.api.wire.calls import Call, Endpoint

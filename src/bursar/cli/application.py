@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-import bursar.cli.accounts
-import bursar.cli.credit
-import bursar.cli.keys
 import bursar.cli.prices
+import bursar.cli.tenants.accounts
+import bursar.cli.tenants.credit
+import bursar.cli.tenants.keys
 from bursar import __version__
 from bursar.cli.backup import backup, restore
 from bursar.cli.doctor import doctor
@@ -38,9 +38,9 @@ _HELP: Final[dict[str, Any]] = {
     "max_content_width": 100,
 }
 _GROUPS: Final = (
-    ("accounts", bursar.cli.accounts),
-    ("credit", bursar.cli.credit),
-    ("keys", bursar.cli.keys),
+    ("accounts", bursar.cli.tenants.accounts),
+    ("credit", bursar.cli.tenants.credit),
+    ("keys", bursar.cli.tenants.keys),
     ("prices", bursar.cli.prices),
 )
 

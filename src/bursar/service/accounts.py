@@ -11,10 +11,12 @@ from bursar.core import text, windows
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service import keys, ledger
-from bursar.store import accounts, allowances, changes, users
-from bursar.store.accounts import AccountRow
+from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID
+from bursar.store.limits import allowances
+from bursar.store.tenants import accounts, users
+from bursar.store.tenants.accounts import AccountRow
 
 _PASSWORD_BYTES = 18
 

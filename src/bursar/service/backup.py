@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bursar.core.errors import Conflict
-from bursar.store import accounts, migrations
+from bursar.store import migrations
 from bursar.store.backup import archives, rows
 from bursar.store.backup.archives import Header, Written
 from bursar.store.backup.rows import Report
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
 from bursar.store.plane import epochs, workers
 from bursar.store.plane.epochs import Voided
+from bursar.store.tenants import accounts
 
 _EVERY: Final = 10_000
 

@@ -11,9 +11,10 @@ from enum import Enum
 from bursar.core import secrets, text
 from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.secrets import KeyKind
-from bursar.store import allowances, changes, keys
+from bursar.store import changes, keys
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import KeyRow, KeyValues, NewKeyRow
+from bursar.store.limits import allowances
 
 MAX_KEYS = 10_000
 _MAX_LIFETIME_MS = 100 * 365 * 86_400_000

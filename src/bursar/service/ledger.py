@@ -13,9 +13,11 @@ from typing import TypeVar
 from bursar.core import text
 from bursar.core.allowances import Allowance
 from bursar.core.errors import Conflict, Invalid, NotFound
-from bursar.store import accounts, allowances, changes, ledger
+from bursar.store import changes, ledger
 from bursar.store.database import Database, ReadTx, WriteTx
 from bursar.store.ledger import Entry, NewTransfer, Position
+from bursar.store.limits import allowances
+from bursar.store.tenants import accounts
 
 T = TypeVar("T")
 

@@ -8,7 +8,18 @@ from sqlalchemy import select, update
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.tables import counters
 
-NAMES = ("accounts", "users", "keys", "transfers", "prices", "workers", "changes")
+NAMES = (
+    "accounts",
+    "users",
+    "projects",
+    "keys",
+    "transfers",
+    "prices",
+    "plans",
+    "alerts",
+    "workers",
+    "changes",
+)
 
 
 async def advance(tx: WriteTx, *, name: str, by: int = 1) -> int:

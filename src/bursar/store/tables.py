@@ -54,6 +54,7 @@ accounts: Final = _table(
     _text("status"),
     _text("time_zone"),
     _int("created_ms"),
+    _int("plan_id", default=1),
     CheckConstraint("status IN ('active', 'suspended', 'cancelled')", name="account_status"),
 )
 
@@ -76,6 +77,28 @@ members: Final = _table(
     CheckConstraint("role IN ('owner', 'admin', 'member', 'viewer')", name="member_role"),
 )
 
+projects: Final = _table(
+    "projects",
+    _int("account_id"),
+    _int("id"),
+    _text("name"),
+    _text("description", default=""),
+    _text("labels", null=True),
+    _int("created_ms"),
+    _int("deleted_ms", null=True),
+    PrimaryKeyConstraint("account_id", "id", name="projects_pk"),
+)
+
+project_members: Final = _table(
+    "project_members",
+    _int("account_id"),
+    _int("project_id"),
+    _int("user_id"),
+    _int("created_ms"),
+    PrimaryKeyConstraint("account_id", "project_id", "user_id", name="project_members_pk"),
+)
+
+# Lists and labels are JSON texts; NULL is no restriction. The previous secret works until its time.
 keys: Final = _table(
     "keys",
     _int("account_id"),
@@ -90,8 +113,22 @@ keys: Final = _table(
     _int("created_ms"),
     _int("expires_ms", null=True),
     _int("deleted_ms", null=True),
+    _int("project_id", null=True),
+    _text("environment", default="live"),
+    _text("description", default=""),
+    _text("labels", null=True),
+    _text("label_names", null=True),
+    _text("models", null=True),
+    _text("endpoints", null=True),
+    _text("networks", null=True),
+    Column("previous_hash", LargeBinary, nullable=True),
+    _int("previous_until_ms", null=True),
+    _int("rotated_ms", null=True),
+    _int("leaked_ms", null=True),
     PrimaryKeyConstraint("account_id", "id", name="keys_pk"),
     Index("keys_secret_hash", "secret_hash"),
+    Index("keys_previous_hash", "previous_hash"),
+    Index("keys_project", "account_id", "project_id"),
 )
 
 allowances: Final = _table(
@@ -105,6 +142,9 @@ allowances: Final = _table(
     _int("used", default=0),
     _int("leased", default=0),
     _int("window_start_ms", default=0),
+    _int("soft_amount", null=True),
+    _text("origin", default="own"),
+    _int("created_ms", default=0),
     PrimaryKeyConstraint(
         "account_id", "scope", "resource", "window_name", "model", name="allowances_pk"
     ),
@@ -116,6 +156,60 @@ allowances: Final = _table(
         "scope <> 'wallet' OR (limit_amount IS NOT NULL AND used + leased <= limit_amount)",
         name="wallet_covers",
     ),
+)
+
+plans: Final = _table(
+    "plans",
+    Column("id", Int, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False, unique=True),
+    _int("created_ms"),
+)
+
+# What each scope of a kind gets where nothing of its own is set, and the most that may be set.
+plan_limits: Final = _table(
+    "plan_limits",
+    _int("plan_id"),
+    _text("scope_kind"),
+    _text("resource"),
+    _text("window_name"),
+    _text("model", default=""),
+    _int("default_amount", null=True),
+    _int("most_amount", null=True),
+    PrimaryKeyConstraint(
+        "plan_id", "scope_kind", "resource", "window_name", "model", name="plan_limits_pk"
+    ),
+)
+
+# Refusals by a limit, one row for each second and limit.
+limit_log: Final = _table(
+    "limit_log",
+    _int("account_id"),
+    _int("at_ms"),
+    _text("allowance"),
+    _int("key_id"),
+    _text("model"),
+    _text("endpoint"),
+    _int("status"),
+    _text("resource"),
+    _text("window_name"),
+    _int("limit_amount", null=True),
+    _int("count"),
+    PrimaryKeyConstraint("account_id", "at_ms", "allowance", name="limit_log_pk"),
+    Index("limit_log_at", "at_ms"),
+)
+
+# What somebody should look at; the same occurrence is told once.
+alerts: Final = _table(
+    "alerts",
+    _int("account_id"),
+    _int("id"),
+    _int("at_ms"),
+    _text("kind"),
+    _text("subject"),
+    _int("occurrence_ms"),
+    _text("body"),
+    PrimaryKeyConstraint("account_id", "id", name="alerts_pk"),
+    Index("alerts_occurrence", "account_id", "kind", "subject", "occurrence_ms", unique=True),
 )
 
 workers: Final = _table(
@@ -206,7 +300,7 @@ usage_events: Final = Table(
 )
 
 
-def _rollup(name: str, moment: str) -> Table:
+def _rollup(name: str, moment: str, *indexes: Index) -> Table:
     return _table(
         name,
         _int("account_id"),
@@ -224,6 +318,7 @@ def _rollup(name: str, moment: str) -> Table:
         _int("reasoning_tokens"),
         _int("cost_nanos"),
         _int("overrun_nanos"),
+        _int("last_ms", default=0),
         PrimaryKeyConstraint(
             "account_id",
             moment,
@@ -235,11 +330,14 @@ def _rollup(name: str, moment: str) -> Table:
             "outcome",
             name=f"{name}_pk",
         ),
+        *indexes,
     )
 
 
 usage_hourly: Final = _rollup("usage_hourly", "hour_ms")
-usage_daily: Final = _rollup("usage_daily", "day_ms")
+usage_daily: Final = _rollup(
+    "usage_daily", "day_ms", Index("usage_daily_key", "account_id", "key_id", "day_ms")
+)
 
 prices: Final = _table(
     "prices",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from bursar.cli.accounts import AccountId
 from bursar.cli.session import ACTOR, Session
+from bursar.cli.tenants.accounts import AccountId
 from bursar.core.money import format_usd, parse_usd
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from bursar.core import windows
 from bursar.core.allowances import Allowance
 from bursar.core.errors import InvariantViolated
 from bursar.core.windows import Window
-from bursar.store import accounts, allowances
 from bursar.store.database import ReadTx
+from bursar.store.limits import allowances
+from bursar.store.tenants import accounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from bursar.api.wire.calls import Call, reply
 from bursar.api.wire.fields import Moment, format_moment
 from bursar.core.allowances import Resource
 from bursar.core.money import format_usd
-from bursar.service import allowances
 from bursar.service.access import ProvisioningPrincipal
-from bursar.service.allowances import Limit
+from bursar.service.limits import allowances
+from bursar.service.limits.allowances import Limit
 
 _UNITS: Final = {
     Resource.COST: "usd",

@@ -1,0 +1,1 @@
+"""Limits over HTTP: allowances, plans, the log of refusals, and explanations."""

@@ -1,0 +1,1 @@
+"""Commands about limits: allowances, plans and explanations."""

@@ -1,0 +1,1 @@
+"""Commands about customers: accounts, credit, keys and projects."""

@@ -1,0 +1,1 @@
+"""Customers in the store: accounts, their users and their projects."""
