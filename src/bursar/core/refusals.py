@@ -54,11 +54,23 @@ class Reason(StrEnum):
         errors.Unauthenticated,
         "This kind of API key cannot be used here.",
     )
+    IP_NOT_ALLOWED = (
+        "ip_not_allowed",
+        "ip_not_allowed",
+        errors.Forbidden,
+        "The API key may not be used from this address.",
+    )
     ENDPOINT_NOT_ALLOWED = (
         "endpoint_not_allowed",
         "endpoint_not_allowed",
         errors.Forbidden,
         "The API key may not use this endpoint.",
+    )
+    LABEL_NOT_ALLOWED = (
+        "label_not_allowed",
+        "label_not_allowed",
+        errors.Forbidden,
+        "The API key may not set this label.",
     )
     MODEL_NOT_FOUND = (
         "model_not_found",

@@ -6,8 +6,9 @@ what. A deleted key keeps its row, because usage points at it; operator keys bel
 which is no customer's and has no row in `accounts`.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypedDict
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -38,7 +40,13 @@ OPERATOR_ACCOUNT_ID: Final = 0
 class CredentialRow:
     """A key as those who check secrets need it: its state, its account's, and its limits.
 
-    `allowances` are those of wallet, account, key and user, in the order of locking.
+    `expires_ms` is when this secret stops: the key's expiry or, for the secret before the last
+    rotation, the end of its grace where that is sooner. One key may so have two secrets.
+
+    `models` are patterns, `networks` are texts for `permissions.parse_networks`; for these and
+    `endpoints` None is no restriction. `labels` go with every call; `label_names` are those that a
+    caller may set (None: none). `allowances` are those of wallet, account, project, user and key,
+    in the order of locking.
     """
 
     key_id: int
@@ -52,6 +60,12 @@ class CredentialRow:
     is_deleted: bool
     account_status: str
     time_zone: str
+    environment: str
+    labels: Mapping[str, str]
+    label_names: tuple[str, ...] | None
+    models: tuple[str, ...] | None
+    endpoints: tuple[str, ...] | None
+    networks: tuple[str, ...] | None
     allowances: tuple[Allowance, ...]
 
 
@@ -94,6 +108,34 @@ class KeyValues(TypedDict, total=False):
     expires_ms: int | None
 
 
+_CREDENTIALS: Final = select(
+    keys.c.secret_hash,
+    keys.c.previous_hash,
+    keys.c.previous_until_ms,
+    keys.c.id,
+    keys.c.account_id,
+    keys.c.user_id,
+    keys.c.project_id,
+    keys.c.kind,
+    keys.c.name,
+    keys.c.is_enabled,
+    keys.c.expires_ms,
+    keys.c.deleted_ms,
+    keys.c.environment,
+    keys.c.labels,
+    keys.c.label_names,
+    keys.c.models,
+    keys.c.endpoints,
+    keys.c.networks,
+    # A key whose account is gone opens nothing; only the installation's own has no row.
+    case(
+        (keys.c.account_id == OPERATOR_ACCOUNT_ID, "active"),
+        else_=func.coalesce(accounts.c.status, "cancelled"),
+    ).label("account_status"),
+    func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
+).select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
+
+
 async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | None:
     """Return what the secret with this SHA-256 belongs to, deleted and disabled keys included."""
     return (await find_credentials(tx, secret_hashes=[secret_hash])).get(secret_hash)
@@ -103,48 +145,38 @@ async def find_credentials(
     tx: ReadTx, *, secret_hashes: Sequence[bytes]
 ) -> dict[bytes, CredentialRow]:
     """Return what secrets belong to, by their SHA-256; unknown ones are absent."""
-    query = (
-        select(
-            keys.c.secret_hash,
-            keys.c.id,
-            keys.c.account_id,
-            keys.c.user_id,
-            keys.c.kind,
-            keys.c.name,
-            keys.c.is_enabled,
-            keys.c.expires_ms,
-            keys.c.deleted_ms,
-            # A key whose account is gone opens nothing; only the installation's own has no row.
-            case(
-                (keys.c.account_id == OPERATOR_ACCOUNT_ID, "active"),
-                else_=func.coalesce(accounts.c.status, "cancelled"),
-            ).label("account_status"),
-            func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
-        )
-        .select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
-        .where(keys.c.secret_hash.in_(secret_hashes))
+    query = _CREDENTIALS.where(
+        or_(keys.c.secret_hash.in_(secret_hashes), keys.c.previous_hash.in_(secret_hashes))
     )
     rows = list(await tx.execute(query))
-    scopes = {row.id: _scopes(key_id=row.id, user_id=row.user_id) for row in rows}
+    scopes = {row.id: _scopes(row) for row in rows}
     wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
     limits = await _list_limits(tx, wanted=wanted)
-    return {
-        bytes(row.secret_hash): CredentialRow(
-            key_id=row.id,
-            account_id=row.account_id,
-            user_id=row.user_id,
-            project_id=None,
-            kind=row.kind,
-            name=row.name,
-            is_enabled=bool(row.is_enabled),
-            expires_ms=row.expires_ms,
-            is_deleted=row.deleted_ms is not None,
-            account_status=row.account_status,
-            time_zone=row.time_zone,
-            allowances=_of_scopes(limits, row.account_id, scopes[row.id]),
-        )
-        for row in rows
-    }
+    asked = frozenset(secret_hashes)
+    found: dict[bytes, CredentialRow] = {}
+    for row in rows:
+        credential = _credential(row, _of_scopes(limits, row.account_id, scopes[row.id]))
+        if row.secret_hash in asked:
+            found[bytes(row.secret_hash)] = credential
+        if row.previous_hash in asked:
+            until_ms = min(row.previous_until_ms, row.expires_ms or row.previous_until_ms)
+            found[bytes(row.previous_hash)] = replace(credential, expires_ms=until_ms)
+    return found
+
+
+def encode_list(items: Sequence[str] | None) -> str | None:
+    """Return a list as its column has it."""
+    return None if items is None else json.dumps(list(items), separators=(",", ":"))
+
+
+def decode_list(text: str | None) -> tuple[str, ...] | None:
+    """Return a column's list."""
+    return None if text is None else tuple(json.loads(text))
+
+
+def decode_labels(text: str | None) -> Mapping[str, str]:
+    """Return a column's labels; none are an empty mapping."""
+    return {} if text is None else json.loads(text)
 
 
 async def find_key(tx: ReadTx, *, account_id: int, key_id: int, kind: str) -> KeyRow | None:
@@ -257,9 +289,36 @@ def _key(row: Row[*tuple[object, ...]]) -> KeyRow:
     return KeyRow(*values)  # type: ignore[arg-type]
 
 
-def _scopes(*, key_id: int, user_id: int | None) -> tuple[str, ...]:
-    scopes = ("wallet", "account", f"key:{key_id}")
-    return scopes if user_id is None else (*scopes, f"user:{user_id}")
+def _credential(row: Row[*tuple[object, ...]], limits: tuple[Allowance, ...]) -> CredentialRow:
+    return CredentialRow(
+        key_id=row.id,
+        account_id=row.account_id,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        kind=row.kind,
+        name=row.name,
+        is_enabled=bool(row.is_enabled),
+        expires_ms=row.expires_ms,
+        is_deleted=row.deleted_ms is not None,
+        account_status=row.account_status,
+        time_zone=row.time_zone,
+        environment=row.environment,
+        labels=decode_labels(row.labels),
+        label_names=decode_list(row.label_names),
+        models=decode_list(row.models),
+        endpoints=decode_list(row.endpoints),
+        networks=decode_list(row.networks),
+        allowances=limits,
+    )
+
+
+def _scopes(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
+    scopes = ["wallet", "account", f"key:{row.id}"]
+    if row.project_id is not None:
+        scopes.append(f"project:{row.project_id}")
+    if row.user_id is not None:
+        scopes.append(f"user:{row.user_id}")
+    return tuple(scopes)
 
 
 async def _list_limits(
