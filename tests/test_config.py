@@ -110,6 +110,8 @@ def test_passwords_are_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("workers = 2", ["b.toml", "workers", "PostgreSQL"]),
         ('log_level = "loud"', ["b.toml", "log_level", "debug"]),
         ('credit = "-1"', ["b.toml", "credit"]),
+        ('trusted_proxies = ["10.0.0.1/8"]', ["b.toml", "trusted_proxies.0", "first address"]),
+        ('trusted_proxies = ["proxy"]', ["b.toml", "trusted_proxies.0", "network"]),
         (UPSTREAM * 2, ["b.toml", "upstreams", "local", "taken"]),
         (UPSTREAM.replace('"local"', '"sandbox"'), ["b.toml", "upstreams", "sandbox"]),
         (UPSTREAM.replace("http:", "ftp:"), ["b.toml", "upstreams.0.base_url", "http"]),
@@ -131,6 +133,19 @@ def test_mistake_in_the_file_is_one_sentence_that_names_it(
     assert all(word in message for word in words), message
     assert "\n" not in message
     assert "hunter2" not in message
+
+
+def test_trusted_proxies_are_a_list_and_in_the_environment_one_with_commas(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "b.toml", 'trusted_proxies = ["::1", "10.0.0.0/8"]')
+    assert Settings.load().trusted_proxies == ()
+    assert Settings.load(file).trusted_proxies == ("::1/128", "10.0.0.0/8")
+    monkeypatch.setenv("BURSAR_TRUSTED_PROXIES", "::ffff:192.0.2.1, 10.0.0.0/8,")
+    assert Settings.load(file).trusted_proxies == ("192.0.2.1/32", "10.0.0.0/8")
+    monkeypatch.setenv("BURSAR_TRUSTED_PROXIES", "10.0.0.1/8")
+    with pytest.raises(ConfigError, match="environment variable BURSAR_TRUSTED_PROXIES"):
+        Settings.load()
 
 
 def test_mistakes_elsewhere_name_the_variable_or_the_option(

@@ -11,20 +11,28 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from bursar.config.upstreams import ConfigError, Seconds, UpstreamSettings, Url
+from bursar.core import permissions
 from bursar.core.errors import Invalid
+
+__all__ = ["DATA_DIR", "ENV_PREFIX", "OTHER_ENV", "ConfigError", "Settings", "UpstreamSettings"]
 
 ENV_PREFIX = "BURSAR_"
 FILE_NAME = "bursar.toml"
@@ -34,8 +42,6 @@ OTHER_ENV = frozenset(
     ("BURSAR_CONFIG", "BURSAR_FP", "BURSAR_TEST_CACHE", "BURSAR_TEST_POSTGRES", "BURSAR_TEST_SOAK")
 )
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-_MOST_SECRET_BYTES = 4_096
 _SCHEMES = {
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
@@ -45,112 +51,21 @@ _SCHEMES = {
 }
 
 
-class ConfigError(Invalid):
-    """A setting is wrong; the text is one sentence that names the setting and where it stands."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("invalid_settings", message)
-
-
-def _check_pattern(pattern: str) -> str:
-    if not pattern or any(character in pattern for character in "[]") or not pattern.isprintable():
-        raise ValueError("a model pattern is a name in which * and ? are wild")
-    return pattern
+def _check_network(text: str) -> str:
+    try:
+        return permissions.clean_network(text)
+    except Invalid as error:
+        raise ValueError(error.message.removesuffix(".")) from None
 
 
-def _check_base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be http:// or https:// and a host")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must not carry credentials, a query or a fragment")
-    return url.rstrip("/")
+def _split(value: object) -> object:
+    """A list, as an environment variable has it: with commas."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Url = Annotated[str, AfterValidator(_check_base_url)]
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
-
-
-class UpstreamSettings(BaseModel):
-    """One upstream: an OpenAI-compatible server and the models that it serves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$",
-        description="Its name in usage rows, logs and metrics.",
-    )
-    base_url: Url = Field(
-        description="Where it is, including its version: `http://127.0.0.1:9001/v1`."
-    )
-    models: tuple[Pattern, ...] = Field(
-        default=(),
-        description="The models it serves; `*` and `?` are wild. The first upstream that serves a "
-        "model is tried first.",
-    )
-    rename: dict[str, str] = Field(
-        default_factory=dict,
-        description="Names of models here, and what they are called there.",
-    )
-    api_key_env: str | None = Field(
-        default=None, description="The environment variable that holds its API key."
-    )
-    api_key_file: Path | None = Field(default=None, description="The file that holds its API key.")
-    client: Literal["pool", "aiohttp"] = Field(
-        default="pool",
-        description="Bursar's own connection pool, or aiohttp, which can go through a proxy.",
-    )
-    proxy: Url | None = Field(
-        default=None, description='An HTTP proxy on the way to it; needs `client = "aiohttp"`.'
-    )
-    max_connections: int = Field(
-        default=512, ge=1, le=65_536, description="The most connections to it at once."
-    )
-    connect_timeout_s: Seconds = Field(
-        default=5.0, description="How long connecting may take, in seconds."
-    )
-    headers_timeout_s: Seconds = Field(
-        default=600.0, description="How long it may take to begin its answer, in seconds."
-    )
-    idle_timeout_s: Seconds = Field(
-        default=120.0, description="The longest silence within its answer, in seconds."
-    )
-    total_timeout_s: Seconds = Field(
-        default=1800.0, description="How long one call may take altogether, in seconds."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "UpstreamSettings":
-        if not self.models and not self.rename:
-            raise ValueError("models or rename must say what it serves")
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("api_key_env and api_key_file exclude each other")
-        if self.proxy and self.client != "aiohttp":
-            raise ValueError('a proxy needs client = "aiohttp"')
-        return self
-
-    def read_api_key(self) -> str | None:
-        """The API key to call it with; None if it takes none.
-
-        Raises ConfigError where the variable or the file is missing, empty or not one line.
-        """
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env, "").strip()
-            place = f"environment variable {self.api_key_env}"
-        elif self.api_key_file:
-            place = f"file {self.api_key_file}"
-            try:
-                with self.api_key_file.open(encoding="ascii") as file:
-                    key = file.read(_MOST_SECRET_BYTES).strip()
-            except (OSError, UnicodeError) as error:
-                raise ConfigError(
-                    f"Upstream {self.name}: the {place} with its API key cannot be read."
-                ) from error
-        else:
-            return None
-        if not key or not key.isascii() or not key.isprintable():
-            raise ConfigError(f"Upstream {self.name}: the {place} holds no API key.")
-        return key
+Network = Annotated[str, AfterValidator(_check_network)]
 
 
 class Settings(BaseSettings):
@@ -184,6 +99,11 @@ class Settings(BaseSettings):
     behind_proxy: bool = Field(
         default=False,
         description="A proxy in front ends TLS: listening on an open address is meant.",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="Addresses and networks of proxies whose `x-forwarded-for` is believed, for "
+        "keys that may be used from some networks only; in the environment with commas.",
     )
     workers: int = Field(
         default=1, ge=1, le=256, description="Server processes; more than one needs PostgreSQL."

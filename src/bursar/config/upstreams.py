@@ -1,0 +1,125 @@
+"""The settings of one upstream: where it is, what it serves, and where its secret stands.
+
+Owns their names, bounds and sentences. Must not know how an upstream is called. The secret is named
+here (an environment variable, a file), never kept: what is read is in nobody's repr.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bursar.core.errors import Invalid
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_MOST_SECRET_BYTES = 4_096
+
+
+class ConfigError(Invalid):
+    """A setting is wrong; the text is one sentence that names the setting and where it stands."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_settings", message)
+
+
+def _check_pattern(pattern: str) -> str:
+    if not pattern or any(character in pattern for character in "[]") or not pattern.isprintable():
+        raise ValueError("a model pattern is a name in which * and ? are wild")
+    return pattern
+
+
+def _check_base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be http:// or https:// and a host")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not carry credentials, a query or a fragment")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_check_base_url)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+
+
+class UpstreamSettings(BaseModel):
+    """One upstream: an OpenAI-compatible server and the models that it serves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$",
+        description="Its name in usage rows, logs and metrics.",
+    )
+    base_url: Url = Field(
+        description="Where it is, including its version: `http://127.0.0.1:9001/v1`."
+    )
+    models: tuple[Pattern, ...] = Field(
+        default=(),
+        description="The models it serves; `*` and `?` are wild. The first upstream that serves a "
+        "model is tried first.",
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="Names of models here, and what they are called there.",
+    )
+    api_key_env: str | None = Field(
+        default=None, description="The environment variable that holds its API key."
+    )
+    api_key_file: Path | None = Field(default=None, description="The file that holds its API key.")
+    client: Literal["pool", "aiohttp"] = Field(
+        default="pool",
+        description="Bursar's own connection pool, or aiohttp, which can go through a proxy.",
+    )
+    proxy: Url | None = Field(
+        default=None, description='An HTTP proxy on the way to it; needs `client = "aiohttp"`.'
+    )
+    max_connections: int = Field(
+        default=512, ge=1, le=65_536, description="The most connections to it at once."
+    )
+    connect_timeout_s: Seconds = Field(
+        default=5.0, description="How long connecting may take, in seconds."
+    )
+    headers_timeout_s: Seconds = Field(
+        default=600.0, description="How long it may take to begin its answer, in seconds."
+    )
+    idle_timeout_s: Seconds = Field(
+        default=120.0, description="The longest silence within its answer, in seconds."
+    )
+    total_timeout_s: Seconds = Field(
+        default=1800.0, description="How long one call may take altogether, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "UpstreamSettings":
+        if not self.models and not self.rename:
+            raise ValueError("models or rename must say what it serves")
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file exclude each other")
+        if self.proxy and self.client != "aiohttp":
+            raise ValueError('a proxy needs client = "aiohttp"')
+        return self
+
+    def read_api_key(self) -> str | None:
+        """The API key to call it with; None if it takes none.
+
+        Raises ConfigError where the variable or the file is missing, empty or not one line.
+        """
+        if self.api_key_env:
+            key = os.environ.get(self.api_key_env, "").strip()
+            place = f"environment variable {self.api_key_env}"
+        elif self.api_key_file:
+            place = f"file {self.api_key_file}"
+            try:
+                with self.api_key_file.open(encoding="ascii") as file:
+                    key = file.read(_MOST_SECRET_BYTES).strip()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError(
+                    f"Upstream {self.name}: the {place} with its API key cannot be read."
+                ) from error
+        else:
+            return None
+        if not key or not key.isascii() or not key.isprintable():
+            raise ConfigError(f"Upstream {self.name}: the {place} holds no API key.")
+        return key
