@@ -29,9 +29,9 @@ from typing_extensions import is_typeddict
 from bursar import telemetry
 from bursar.api import routes
 from bursar.api.routes import Route
-from bursar.api.wire import fields as wire
 from bursar.cli import application
 from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
+from bursar.edge import fields as wire
 from bursar.gateway.wire.calls import DROPPED
 
 DOCS = Path(__file__).parent

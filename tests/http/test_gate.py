@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from bursar.api.wire.gate import Gate
 from bursar.core.errors import Unavailable
+from bursar.edge.gate import Gate
 
 
 async def test_no_more_are_let_in_than_it_says_and_all_in_their_order() -> None:

@@ -27,7 +27,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     "asserts_in_the_product": {},
     "broad_excepts": {
-        "src/bursar/api/wire/envelope.py::Envelope.__call__": (
+        "src/bursar/edge/envelope.py::Envelope.__call__": (
             "the control plane's edge: a bug is a 500 with an id, logged here and nowhere else"
         ),
         "src/bursar/cli/__init__.py::_run": (

@@ -18,7 +18,7 @@ from tests.tidy.sources import ROOT
 
 PACKAGES = (
     *("__main__", "cli", "bootstrap", "sdk"),
-    *("api", "dialects", "dashboard", "gateway", "jobs", "config"),
+    *("api", "dialects", "dashboard", "gateway", "jobs", "config", "edge"),
     *("service", "worker", "store", "adapters", "telemetry", "core"),
 )
 
@@ -33,6 +33,9 @@ FORBIDDEN = [
     ("service", "worker", "layers"),
     ("worker", "service", "layers"),
     ("api", "dialects", "layers"),
+    ("dialects", "api", "layers"),
+    ("edge", "api", "layers"),
+    ("service", "edge", "layers"),
     ("dashboard", "api", "layers"),
     ("api", "gateway", "layers"),
     ("api", "bootstrap", "layers"),
@@ -45,6 +48,8 @@ FORBIDDEN = [
     ("dialects", "worker", "control-plane"),
     ("dashboard", "worker", "control-plane"),
     ("jobs", "worker", "control-plane"),
+    ("edge", "worker", "control-plane"),
+    ("gateway", "edge", "data-plane"),
     ("gateway", "service", "data-plane"),
     ("sdk", "core", "sdk"),
     ("sdk", "store", "sdk"),
@@ -57,8 +62,11 @@ ALLOWED = [
     ("cli", "config"),
     ("cli", "sdk"),
     *(("bootstrap", package) for package in PACKAGES[4:]),
+    ("api", "edge"),
     ("api", "service"),
+    ("dialects", "edge"),
     ("dialects", "service"),
+    ("edge", "service"),
     ("dashboard", "service"),
     ("jobs", "service"),
     ("gateway", "worker"),

@@ -30,6 +30,11 @@ REFERENCE = DOCS / "reference"
 CODE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _ENDS = ("|", "||", "&&", ">", "&")
 PLACES = {"model endpoints": "gateway", "any request": "gateway", "control API": "api"}
+# Where, beside the place itself, what it answers may be said.
+_BENEATH = {
+    "gateway": ("core", "store", "worker"),
+    "api": ("core", "edge", "service", "store"),
+}
 
 # How a code is said, and at which place of the call it stands; the class says the status.
 _CLASSES = {
@@ -139,7 +144,7 @@ def test_a_code_is_answered_with_the_status_that_is_described(code: str) -> None
             continue
         possible = set[int]()
         for source, call in calls:
-            if source.package in (package, "core", "service", "store", "worker"):
+            if source.package in (package, *_BENEATH[package]):
                 found = statuses(call, package)
                 possible |= found or {int(number)}
         for kind in reasons:

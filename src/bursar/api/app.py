@@ -18,15 +18,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from bursar.api import errors, routes
+from bursar.api import errors, problems, routes
+from bursar.api.problems import Problem
 from bursar.api.routes import Route
-from bursar.api.wire import calls, problems
-from bursar.api.wire.cache import Cache
-from bursar.api.wire.calls import Plane
-from bursar.api.wire.envelope import Envelope
-from bursar.api.wire.gate import Gate
-from bursar.api.wire.problems import Problem
 from bursar.core.errors import BursarError
+from bursar.edge import calls
+from bursar.edge.cache import Cache
+from bursar.edge.calls import Plane
+from bursar.edge.envelope import Envelope, Excuse
+from bursar.edge.gate import Gate
 from bursar.service.idempotency import Running
 from bursar.store.database import Database
 
@@ -72,7 +72,9 @@ def create(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        middleware=[Middleware(Envelope, random_bytes=random_bytes, count_gone=count_gone)],
+        middleware=[
+            Middleware(Envelope, random_bytes=random_bytes, excuse=_excuse, count_gone=count_gone)
+        ],
         exception_handlers={BursarError: _refuse, HTTPException: _refuse_by_framework},
     )
     for route in routes.ROUTES:
@@ -141,6 +143,12 @@ async def _refuse_by_framework(request: Request, error: Exception) -> Response:
     return _response(
         request, problems.NOT_FOUND if error.status_code == 404 else problems.UNREADABLE
     )
+
+
+def _excuse(is_outage: bool, request_id: str) -> Excuse:
+    problem = problems.OUTAGE if is_outage else problems.INTERNAL
+    body = problems.encode(problem, request_id=request_id)
+    return Excuse(problem.status, problem.code, body, problem.headers)
 
 
 def _response(request: Request, problem: Problem) -> Response:

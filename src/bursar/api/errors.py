@@ -1,17 +1,17 @@
 """The one table from a refusal's class and code to its HTTP status.
 
 Owns statuses and the headers that go with them. Must not know routes, nor how a refusal is written
-(that is `wire.problems`).
+(that is `problems`).
 """
 
 from collections.abc import Mapping
 from typing import Final
 
-from bursar.api.wire.fields import format_moment
-from bursar.api.wire.problems import INTERNAL, Problem
+from bursar.api.problems import INTERNAL, Problem
 from bursar.core import errors
 from bursar.core.errors import BursarError
 from bursar.core.money import format_usd
+from bursar.edge.fields import format_moment
 
 STATUSES: Final[Mapping[type[BursarError], int]] = {
     errors.Unreadable: 400,

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.api.wire.calls import Call, prove, reply
+from bursar.edge.calls import Call, prove, reply
 from bursar.service.access import OperatorPrincipal
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"

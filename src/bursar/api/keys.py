@@ -12,9 +12,11 @@ from typing_extensions import TypedDict
 
 from bursar.api.limits import allowances
 from bursar.api.limits.allowances import LimitShape
-from bursar.api.wire.body import Model, check
-from bursar.api.wire.calls import Call, carry_out, reply
-from bursar.api.wire.fields import (
+from bursar.core.errors import Invalid
+from bursar.core.secrets import KeyKind
+from bursar.edge.body import Model, check
+from bursar.edge.calls import Call, carry_out, reply
+from bursar.edge.fields import (
     Moment,
     MomentIn,
     UsdNumber,
@@ -23,8 +25,6 @@ from bursar.api.wire.fields import (
     parse_path_id,
     usd_number,
 )
-from bursar.core.errors import Invalid
-from bursar.core.secrets import KeyKind
 from bursar.service import accounts, keys
 from bursar.service.access import InferencePrincipal, OperatorPrincipal, ProvisioningPrincipal
 from bursar.service.keys import UNCHANGED, KeyChange, NewKey

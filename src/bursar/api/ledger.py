@@ -9,11 +9,11 @@ from typing import Final
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.api.wire import pages
-from bursar.api.wire.body import Model, check
-from bursar.api.wire.calls import Call, carry_out, reply
-from bursar.api.wire.fields import Moment, Usd, UsdTextIn, format_moment, parse_path_id
 from bursar.core.money import format_usd
+from bursar.edge import pages
+from bursar.edge.body import Model, check
+from bursar.edge.calls import Call, carry_out, reply
+from bursar.edge.fields import Moment, Usd, UsdTextIn, format_moment, parse_path_id
 from bursar.service import accounts, ledger
 from bursar.service.access import OperatorPrincipal, ProvisioningPrincipal
 from bursar.service.ledger import Posting

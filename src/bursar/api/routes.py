@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from bursar.api import accounts, health, keys, ledger, usage
 from bursar.api.limits import allowances
-from bursar.api.wire import pages
-from bursar.api.wire.body import Model
-from bursar.api.wire.calls import Call, Endpoint
+from bursar.edge import pages
+from bursar.edge.body import Model
+from bursar.edge.calls import Call, Endpoint
 from bursar.service.access import (
     InferencePrincipal,
     OperatorPrincipal,

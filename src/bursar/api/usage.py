@@ -13,10 +13,10 @@ from typing import Any, Final
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.api.wire import pages
-from bursar.api.wire.calls import JSON, Call, encode, reply
-from bursar.api.wire.fields import Moment, Usd, format_day, format_moment
 from bursar.core.money import format_usd
+from bursar.edge import pages
+from bursar.edge.calls import JSON, Call, encode, reply
+from bursar.edge.fields import Moment, Usd, format_day, format_moment
 from bursar.service import usage
 from bursar.service.access import ProvisioningPrincipal
 from bursar.service.usage import Activity

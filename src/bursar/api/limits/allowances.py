@@ -9,10 +9,10 @@ from typing import Final
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.api.wire.calls import Call, reply
-from bursar.api.wire.fields import Moment, format_moment
 from bursar.core.allowances import Resource
 from bursar.core.money import format_usd
+from bursar.edge.calls import Call, reply
+from bursar.edge.fields import Moment, format_moment
 from bursar.service.access import ProvisioningPrincipal
 from bursar.service.limits import allowances
 from bursar.service.limits.allowances import Limit

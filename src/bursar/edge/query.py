@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from bursar.api.wire import fields
 from bursar.core import text
 from bursar.core.errors import Invalid, Unreadable
+from bursar.edge import fields
 
 _MAX_BYTES: Final = 8_192
 _MAX_PARAMETERS: Final = 32

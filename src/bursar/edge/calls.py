@@ -14,13 +14,13 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bursar.api.wire import auth, body
-from bursar.api.wire.cache import Cache
-from bursar.api.wire.gate import Gate
-from bursar.api.wire.query import Query
 from bursar.core import refusals
 from bursar.core.errors import Unreadable
 from bursar.core.refusals import Reason
+from bursar.edge import auth, body
+from bursar.edge.cache import Cache
+from bursar.edge.gate import Gate
+from bursar.edge.query import Query
 from bursar.service import access, idempotency
 from bursar.service.access import Principal
 from bursar.service.idempotency import Answer, Running

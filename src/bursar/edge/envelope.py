@@ -1,28 +1,38 @@
-"""The envelope: what every response of the control API has, and the last resort for bugs.
+"""The envelope: what every response of the control plane has, and the last resort for bugs.
 
 Owns the request id and the headers against caching and sniffing, and what becomes of a request
 whose caller left in the middle of it. An id that a client sends is not used: it would let one
-write into the other's logs. Must not know routes.
+write into the other's logs. Must not know routes, nor how a face words its refusals.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bursar.api.wire import problems
-from bursar.api.wire.problems import Problem
 from bursar.store.database import is_outage
 
 _log: Final = structlog.get_logger("bursar.api")
 _ID_BYTES: Final = 12
 
 
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """What is answered after an accident, as JSON; `code` is for the log."""
+
+    status: int
+    code: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class Envelope:
     """Wraps the application: headers on every response, an answer for every accident.
 
+    `excuse` words that answer, for an outage of the database (True) or a bug, and a request id.
     `count_gone` is called for each caller who left before the request was complete.
     """
 
@@ -31,9 +41,11 @@ class Envelope:
         app: ASGIApp,
         *,
         random_bytes: Callable[[int], bytes],
+        excuse: Callable[[bool, str], Excuse],
         count_gone: Callable[[], None],
     ) -> None:
         self._app = app
+        self._excuse = excuse
         self._random_bytes = random_bytes
         self._count_gone = count_gone
 
@@ -59,11 +71,11 @@ class Envelope:
             # Nothing has been done yet, nobody is there to be answered, and it is no fault of ours.
             self._count_gone()
         except Exception as error:
-            problem = problems.OUTAGE if is_outage(error) else problems.INTERNAL
-            _log.exception("request_failed", request_id=request_id, code=problem.code)
+            excuse = self._excuse(is_outage(error), request_id)
+            _log.exception("request_failed", request_id=request_id, code=excuse.code)
             if has_begun:
                 raise
-            await _send(seal, problem, request_id)
+            await _send(seal, excuse)
 
 
 def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
@@ -74,13 +86,11 @@ def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def _send(send: Send, problem: Problem, request_id: str) -> None:
-    body = problems.encode(problem, request_id=request_id)
+async def _send(send: Send, excuse: Excuse) -> None:
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *((name.encode(), value.encode()) for name, value in problem.headers.items()),
+        (b"content-length", str(len(excuse.body)).encode()),
+        *((name.encode(), value.encode()) for name, value in excuse.headers.items()),
     ]
-    start = {"type": "http.response.start", "status": problem.status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": excuse.status, "headers": headers})
+    await send({"type": "http.response.body", "body": excuse.body})
