@@ -195,3 +195,66 @@ def test_a_bound_beyond_all_money_is_refused() -> None:
     dear = priced(per_million(input_tokens="1000000", output_tokens="1000000"))
     with pytest.raises(prices.InvalidQuantity):
         bounds.request_bound_nanos(dear, prompt_tokens=0, output_tokens=10**10)
+
+
+BODIES = st.integers(0, 200_000)
+CHOICES = st.integers(1, 128)
+
+
+@settings(max_examples=300)
+@given(chat_prices(), BODIES, OUTPUTS, CHOICES, MONEY)
+def test_a_limit_that_was_asked_for_is_held_as_it_is_sent(
+    price: Price, body: int, wanted: int, choices: int, free: int
+) -> None:
+    try:
+        found = bounds.bound_request(
+            price,
+            body_bytes=body,
+            has_media=False,
+            has_output=True,
+            wanted_output=wanted,
+            choices=choices,
+            free_nanos=lambda: free,
+        )
+    except prices.InvalidQuantity:
+        return
+    assert found.max_output is not None
+    assert found.max_output <= wanted
+    assert found.output_tokens == found.max_output * choices
+    assert found.tokens == body // bounds.BYTES_PER_TOKEN + found.output_tokens
+    assert found.cost_nanos == bounds.request_bound_nanos(
+        price, prompt_tokens=found.prompt_tokens, output_tokens=found.output_tokens
+    )
+
+
+@settings(max_examples=300)
+@given(chat_prices(), BODIES, CHOICES, MONEY)
+def test_without_a_limit_all_answers_together_are_affordable_or_one_token_each_is_asked_for(
+    price: Price, body: int, choices: int, free: int
+) -> None:
+    try:
+        found = bounds.bound_request(
+            price,
+            body_bytes=body,
+            has_media=False,
+            has_output=True,
+            wanted_output=None,
+            choices=choices,
+            free_nanos=lambda: free,
+        )
+    except prices.InvalidQuantity:
+        return
+    assert found.cost_nanos <= free or found.max_output == 1
+
+
+def test_a_request_without_output_sends_no_limit() -> None:
+    found = bounds.bound_request(
+        MINI,
+        body_bytes=400,
+        has_media=False,
+        has_output=False,
+        wanted_output=None,
+        choices=1,
+        free_nanos=lambda: 0,
+    )
+    assert found == bounds.Bound(400, None, 0, 60_000, 100)

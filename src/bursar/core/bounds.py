@@ -4,6 +4,9 @@ Owns the bounds on which holds rest: whatever usage an upstream reports within t
 prompt and output, its cost is at most `request_bound_nanos`. Must not know balances or keys.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from bursar.core import money
 from bursar.core.prices import (
     MAX_QUANTITY,
@@ -21,6 +24,45 @@ UNKNOWN_CONTEXT_WINDOW = 2**21
 UNKNOWN_MAX_OUTPUT = 4096
 # Half of the free credit may be held by one request unless that leaves a useless answer.
 USEFUL_OUTPUT = 1024
+# Holds of tokens are estimates: text has about as many bytes to a token.
+BYTES_PER_TOKEN = 4
+
+
+class Bound(NamedTuple):
+    """What one request is admitted for: the most that it can cost, and an estimate of its tokens.
+
+    `max_output` is the limit to send upstream for each choice; None sends none (embeddings).
+    """
+
+    prompt_tokens: int
+    max_output: int | None
+    output_tokens: int
+    cost_nanos: int
+    tokens: int
+
+
+def bound_request(
+    price: Price,
+    *,
+    body_bytes: int,
+    has_media: bool,
+    has_output: bool,
+    wanted_output: int | None,
+    choices: int,
+    free_nanos: Callable[[], int],
+) -> Bound:
+    """Return what a request of this size needs; the gateway holds exactly that.
+
+    `wanted_output` is the caller's own limit; without one it follows from what `free_nanos` says
+    the tightest limit of cost has left. Raises Unpriced and InvalidQuantity.
+    """
+    prompt = prompt_bound(body_bytes, has_media=has_media, context_window=price.context_window)
+    each = None
+    if has_output:
+        each = _output_limit(price, prompt, wanted_output, choices, free_nanos)
+    output = (each or 0) * choices
+    cost_nanos = request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+    return Bound(prompt, each, output, cost_nanos, body_bytes // BYTES_PER_TOKEN + output)
 
 
 def prompt_bound(body_bytes: int, *, has_media: bool, context_window: int | None) -> int:
@@ -94,6 +136,24 @@ def default_output(price: Price, *, prompt_tokens: int, free_nanos: int) -> int 
     if affordable < USEFUL_OUTPUT:
         affordable = affordable_output(price, prompt_tokens=prompt_tokens, nanos=free_nanos)
     return min(affordable, _model_maximum(price)) or None
+
+
+def _output_limit(
+    price: Price, prompt: int, wanted: int | None, choices: int, free_nanos: Callable[[], int]
+) -> int:
+    """The output limit to send upstream and to hold for, for each choice."""
+    if wanted is not None:
+        most = price.max_output_tokens
+        return wanted if most is None or wanted <= most else most
+    free = free_nanos()
+    chosen = default_output(price, prompt_tokens=prompt, free_nanos=free)
+    if chosen is None:
+        # Not even one token is affordable: hold for one, and let admission say what is missing.
+        return 1
+    if choices > 1:
+        all_of_it = affordable_output(price, prompt_tokens=prompt, nanos=free)
+        return max(1, min(chosen, all_of_it // choices))
+    return chosen
 
 
 def _model_maximum(price: Price) -> int:

@@ -27,7 +27,7 @@ from bursar.gateway.wire.calls import CHAT, Call, Endpoint
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
-from bursar.worker.purse import COST, Amounts, Hold
+from bursar.worker.purse import COST, Amounts, Hold, Slot
 
 _log = structlog.get_logger("bursar.gateway")
 _WORTH_ANOTHER: Final = frozenset((429, 500, 502, 503, 504, 529))
@@ -105,10 +105,11 @@ class Gateway:
             # That there is no such model goes before what is wrong with the request for it.
             self._find_price(fields.model_of(found), now_ms)
             raise
-        plan = self._plan(call, credential, now_ms)
-        hold = worker.hold_at_once(credential, plan.needs, now_ms)
+        slots = credential.slots_for(call.model)
+        plan = self._plan(call, slots, now_ms)
+        hold = worker.hold_at_once(slots, plan.needs, now_ms)
         if hold is None:
-            hold = await self._wait_for_hold(credential, plan.needs)
+            hold = await self._wait_for_hold(slots, plan.needs)
         self._metrics.holds_open += 1
         exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id)
         try:
@@ -134,29 +135,32 @@ class Gateway:
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
 
-    async def _wait_for_hold(self, credential: Credential, needs: Amounts) -> Hold:
-        answer = await self.worker.hold(credential, needs)
+    async def _wait_for_hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold:
+        answer = await self.worker.hold(slots, needs)
         if isinstance(answer, Deny):
             raise as_error(answer)
         return answer
 
-    def _plan(self, call: Call, credential: Credential, now_ms: int) -> Plan:
+    def _plan(self, call: Call, slots: Sequence[Slot], now_ms: int) -> Plan:
         """Route and price the call, and bound what it can cost."""
         routes, price = self._find_price(call.model, now_ms)
         calls.require_rates(call, price)
-        prompt = bounds.prompt_bound(
-            call.body_bytes, has_media=call.has_media, context_window=price.context_window
-        )
-        each = _output_limit(call, price, prompt, credential)
-        output = (each or 0) * call.choices
         try:
-            most = bounds.request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+            most = bounds.bound_request(
+                price,
+                body_bytes=call.body_bytes,
+                has_media=call.has_media,
+                has_output=call.endpoint is CHAT,
+                wanted_output=call.max_output,
+                choices=call.choices,
+                free_nanos=partial(_free_nanos, slots),
+            )
         except InvalidQuantity as error:
             limit = call.limit_field or "model"
             message = "This could cost more than any amount of money."
             raise fields.invalid("invalid_value", limit, message) from error
-        needs = Amounts(most, 1, call.body_bytes // 4 + output, 1)
-        return Plan(call, price, routes, each, prompt, needs)
+        needs = Amounts(most.cost_nanos, 1, most.tokens, 1)
+        return Plan(call, price, routes, most.max_output, most.prompt_tokens, needs)
 
     def _find_price(self, model: str, now_ms: int) -> tuple[Sequence[Route], Price]:
         routes = self.router.routes(model)
@@ -209,27 +213,9 @@ def _unusable(credential: Credential, now_ms: int) -> BursarError:
     return as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
 
 
-def _output_limit(call: Call, price: Price, prompt: int, credential: Credential) -> int | None:
-    """The output limit to send upstream and to hold for, for each choice."""
-    if call.endpoint is not CHAT:
-        return None
-    wanted, most = call.max_output, price.max_output_tokens
-    if wanted is not None:
-        return wanted if most is None or wanted <= most else most
-    free_nanos = _free_nanos(credential)
-    chosen = bounds.default_output(price, prompt_tokens=prompt, free_nanos=free_nanos)
-    if chosen is None:
-        # Not even one token is affordable: hold for one, and let admission say what is missing.
-        return 1
-    if call.choices > 1:
-        all_of_it = bounds.affordable_output(price, prompt_tokens=prompt, nanos=free_nanos)
-        return max(1, min(chosen, all_of_it // call.choices))
-    return chosen
-
-
-def _free_nanos(credential: Credential) -> int:
-    """What the tightest cost allowance of this key has left that nobody holds."""
-    free = [slot.free for slot in credential.slots if slot.index == COST]
+def _free_nanos(slots: Sequence[Slot]) -> int:
+    """What the tightest of these cost allowances has left that nobody holds."""
+    free = [slot.free for slot in slots if slot.index == COST]
     return min((nanos for nanos in free if nanos is not None), default=0)
 
 

@@ -7,8 +7,9 @@ reported. Must not know sockets, or who is told.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from bursar.core.bounds import BYTES_PER_TOKEN
 from bursar.core.prices import InvalidQuantity, Price, cost_nanos
-from bursar.gateway.meter.usage import BYTES_PER_TOKEN, Usage
+from bursar.gateway.meter.usage import Usage
 from bursar.gateway.routing import Route
 from bursar.gateway.wire.calls import Call
 from bursar.store.plane.charges import Charge

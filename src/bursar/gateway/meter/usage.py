@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from bursar.core.bounds import BYTES_PER_TOKEN
+
 MAX_TOKENS = 10**12
-BYTES_PER_TOKEN = 4
 _LARGE_BODY = 1_000_000
 
 # What a malformed, hostile or merely deep document can make the decoder raise.
