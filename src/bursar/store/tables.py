@@ -22,6 +22,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 
 metadata: Final = MetaData()
@@ -147,6 +148,13 @@ allowances: Final = _table(
     _int("created_ms", default=0),
     PrimaryKeyConstraint(
         "account_id", "scope", "resource", "window_name", "model", name="allowances_pk"
+    ),
+    # A soft limit stops nobody: a job looks for those that are reached, among all allowances.
+    Index(
+        "allowances_soft",
+        "account_id",
+        sqlite_where=text("soft_amount IS NOT NULL"),
+        postgresql_where=text("soft_amount IS NOT NULL"),
     ),
     CheckConstraint("used >= 0", name="allowance_used"),
     CheckConstraint("leased >= 0", name="allowance_leased"),

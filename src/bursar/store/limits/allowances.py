@@ -1,23 +1,41 @@
 """Allowances as people set and see them: limits, and the wallet's credit.
 
-Owns reading allowances for reports and every change of `limit_amount`. What moves `used` and
-`leased` is `store.plane`. Must not know why a limit changes.
+Owns reading allowances for reports and every change of one `limit_amount` or `soft_amount` (those
+of a plan's many rows are `plans`). What moves `used` and `leased` is `store.plane`. Must not know
+why a limit changes.
 
 The wallet is the allowance of scope `wallet`: its limit is all credit ever granted less corrections
 downwards, its used part is all usage ever charged, so what is left of it is the balance.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Text, and_, cast, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.errors import InvariantViolated
 from bursar.core.money import MAX_NANOS
-from bursar.store.database import ReadTx, WriteTx
-from bursar.store.tables import allowances, keys
+from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
+from bursar.store.tables import allowances, keys, projects
 
+OWN: Final = "own"
+PLAN: Final = "plan"
 _COST, _LIFETIME = "cost", "lifetime"
 _COLUMNS: Final = (
     allowances.c.account_id,
@@ -30,6 +48,32 @@ _COLUMNS: Final = (
     allowances.c.leased,
     allowances.c.window_start_ms,
 )
+_LIMIT_COLUMNS: Final = (
+    *_COLUMNS,
+    allowances.c.soft_amount,
+    allowances.c.origin,
+    allowances.c.created_ms,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """An allowance as a limit: what it warns at (None: never), and whose limit it is.
+
+    `origin` is OWN for what people have set and PLAN for a default of the account's plan. What
+    was used before `created_ms` does not count.
+    """
+
+    allowance: Allowance
+    soft: int | None = None
+    origin: str = OWN
+    created_ms: int = 0
+
+    @property
+    def is_set(self) -> bool:
+        """False for a row that limits nothing and only keeps what is in flight."""
+        is_empty = self.allowance.limit is None and self.soft is None
+        return not (is_empty and self.origin == OWN)
 
 
 def wallet(account_id: int) -> AllowanceRef:
@@ -63,19 +107,35 @@ async def list_wallets(tx: ReadTx, *, account_ids: Sequence[int]) -> dict[int, A
     return {row.account_id: _allowance(row) for row in await tx.execute(query)}
 
 
-async def list_allowances(tx: ReadTx, *, account_id: int) -> list[Allowance]:
-    """Return the account's allowances but those of deleted keys, sorted by name."""
-    deleted = select(literal("key:") + cast(keys.c.id, Text)).where(
-        keys.c.account_id == account_id, keys.c.deleted_ms.is_not(None)
-    )
-    return await _list(
-        tx, allowances.c.account_id == account_id, allowances.c.scope.not_in(deleted)
-    )
+async def list_limits(tx: ReadTx, *, account_id: int, scope: str | None = None) -> list[LimitRow]:
+    """Return the account's allowances, of one scope or of all but deleted ones, sorted by name."""
+    where = [allowances.c.account_id == account_id]
+    where += _living(account_id) if scope is None else [allowances.c.scope == scope]
+    rows = await tx.execute(select(*_LIMIT_COLUMNS).where(*where))
+    return sorted(map(_limit, rows), key=lambda row: row.allowance.ref.name)
 
 
 async def list_of_scope(tx: ReadTx, *, account_id: int, scope: str) -> list[Allowance]:
     """Return the account's allowances of one scope, sorted by name."""
-    return await _list(tx, allowances.c.account_id == account_id, allowances.c.scope == scope)
+    rows = await list_limits(tx, account_id=account_id, scope=scope)
+    return [row.allowance for row in rows]
+
+
+async def find_limit(tx: ReadTx, *, ref: AllowanceRef) -> LimitRow | None:
+    """Return one allowance, or None."""
+    row = (await tx.execute(select(*_LIMIT_COLUMNS).where(_is(ref)))).one_or_none()
+    return None if row is None else _limit(row)
+
+
+async def count_own_limits(tx: ReadTx, *, account_id: int, scope: str) -> int:
+    """Return how many limits people have set on this scope."""
+    query = select(func.count()).where(
+        allowances.c.account_id == account_id,
+        allowances.c.scope == scope,
+        allowances.c.origin == OWN,
+        or_(allowances.c.limit_amount.is_not(None), allowances.c.soft_amount.is_not(None)),
+    )
+    return int((await tx.execute(query)).scalar_one())
 
 
 async def insert_allowance(tx: WriteTx, *, ref: AllowanceRef, limit: int | None) -> None:
@@ -106,6 +166,47 @@ async def set_limit(tx: WriteTx, *, ref: AllowanceRef, limit: int | None) -> boo
     ).rowcount == 1
 
 
+async def put_limit(
+    tx: WriteTx,
+    *,
+    ref: AllowanceRef,
+    limit: int | None,
+    soft: int | None,
+    origin: str,
+    window_start_ms: int,
+) -> None:
+    """Set the limits of an allowance, and whose they are; makes it if there is none.
+
+    `window_start_ms` is when the present window began. A new allowance counts from now on; one that
+    is there keeps what is used and leased, unless its window has ended, as the next lease would
+    find. Never used for wallets.
+    """
+    values = {"limit_amount": limit, "soft_amount": soft, "origin": origin}
+    is_over = allowances.c.window_start_ms < window_start_ms
+    rolled = {
+        "used": case((is_over, 0), else_=allowances.c.used),
+        "leased": case((is_over, 0), else_=allowances.c.leased),
+        "window_start_ms": case((is_over, window_start_ms), else_=allowances.c.window_start_ms),
+    }
+    # One statement on both databases: between asking and writing, a worker may make the row.
+    insertion: Any = postgresql.insert if tx.dialect == POSTGRESQL else sqlite.insert
+    statement = insertion(allowances).values(
+        account_id=ref.account_id,
+        scope=ref.scope,
+        resource=ref.resource,
+        window_name=ref.window,
+        model=ref.model,
+        window_start_ms=window_start_ms,
+        created_ms=tx.now_ms,
+        **values,
+    )
+    await tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=allowances.primary_key, set_={**values, **rolled}
+        )
+    )
+
+
 async def credit_wallet(tx: WriteTx, *, account_id: int, amount_nanos: int) -> bool:
     """Add credit; False when the sum would not fit 64 bits (or there is no wallet)."""
     statement = (
@@ -131,9 +232,15 @@ async def debit_wallet(tx: WriteTx, *, account_id: int, amount_nanos: int) -> bo
     return (await tx.execute(statement)).rowcount == 1
 
 
-async def _list(tx: ReadTx, *conditions: ColumnElement[bool]) -> list[Allowance]:
-    rows = await tx.execute(select(*_COLUMNS).where(*conditions))
-    return sorted((_allowance(row) for row in rows), key=lambda row: row.ref.name)
+def _living(account_id: int) -> list[ColumnElement[bool]]:
+    """All scopes but keys and projects that are deleted."""
+    conditions: list[ColumnElement[bool]] = []
+    for kind, table in (("key", keys), ("project", projects)):
+        deleted = select(literal(f"{kind}:") + cast(table.c.id, Text)).where(
+            table.c.account_id == account_id, table.c.deleted_ms.is_not(None)
+        )
+        conditions.append(allowances.c.scope.not_in(deleted))
+    return conditions
 
 
 def _is(ref: AllowanceRef) -> ColumnElement[bool]:
@@ -149,3 +256,8 @@ def _is(ref: AllowanceRef) -> ColumnElement[bool]:
 def _allowance(row: Row[*tuple[object, ...]]) -> Allowance:
     ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
     return Allowance(ref, *row[5:])  # type: ignore[arg-type]
+
+
+def _limit(row: Row[*tuple[object, ...]]) -> LimitRow:
+    ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
+    return LimitRow(Allowance(ref, *row[5:9]), *row[9:])  # type: ignore[arg-type]

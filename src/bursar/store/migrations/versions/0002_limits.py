@@ -60,6 +60,14 @@ def _extend_allowances() -> None:
         _int("created_ms", default=0),
     ):
         op.add_column("allowances", column)
+    is_soft = sa.text("soft_amount IS NOT NULL")
+    op.create_index(
+        "allowances_soft",
+        "allowances",
+        ["account_id"],
+        sqlite_where=is_soft,
+        postgresql_where=is_soft,
+    )
 
 
 def _make_projects() -> None:

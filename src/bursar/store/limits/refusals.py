@@ -1,0 +1,106 @@
+"""Refusals by limits, for people to see which limit said no, when and to whom.
+
+Owns the table `limit_log`: one row for each limit and second, however many calls it refused. Must
+not know how refusals are gathered (that is `worker.refusals`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Final
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
+from bursar.store.tables import limit_log
+
+# So many are forgotten by one statement, whose locks are then soon gone.
+_MANY: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRow:
+    """What one limit refused in the second that began at `at_ms`.
+
+    Key, model, endpoint and status are those of the first call, `limit_amount` (in the unit of the
+    resource) is the limit at that time, `count` says how many calls there were.
+    """
+
+    account_id: int
+    at_ms: int
+    allowance: str
+    key_id: int
+    model: str
+    endpoint: str
+    status: int
+    resource: str
+    window_name: str
+    limit_amount: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalFilter:
+    """Which refusals: None is any; from `from_ms` up to but not including `to_ms`."""
+
+    key_id: int | None = None
+    model: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the list: just behind the refusal with these coordinates."""
+
+    at_ms: int
+    allowance: str
+
+
+_NAMES: Final = tuple(field.name for field in fields(RefusalRow))
+_COLUMNS: Final = tuple(limit_log.c[name] for name in _NAMES)
+
+
+async def add_refusals(tx: WriteTx, *, rows: Sequence[RefusalRow]) -> None:
+    """Store refusals; those of a limit and second that has a row are added to its count."""
+    # In one order, so that two workers who saw the same limits do not wait for each other.
+    ordered = sorted(rows, key=lambda row: (row.account_id, row.at_ms, row.allowance))
+    values = [dict(zip(_NAMES, astuple(row), strict=True)) for row in ordered]
+    insertion: Any = postgresql.insert if tx.dialect == POSTGRESQL else sqlite.insert
+    statement = insertion(limit_log).values(values)
+    total = limit_log.c.count + statement.excluded.count
+    await tx.execute(
+        statement.on_conflict_do_update(index_elements=limit_log.primary_key, set_={"count": total})
+    )
+
+
+async def list_refusals(
+    tx: ReadTx, *, account_id: int, where: RefusalFilter, behind: Position | None, limit: int
+) -> list[RefusalRow]:
+    """Return the account's refusals, newest first."""
+    c = limit_log.c
+    query = (
+        select(*_COLUMNS)
+        .where(c.account_id == account_id)
+        .order_by(c.at_ms.desc(), c.allowance.desc())
+        .limit(limit)
+    )
+    if where.key_id is not None:
+        query = query.where(c.key_id == where.key_id)
+    if where.model is not None:
+        query = query.where(c.model == where.model)
+    if where.from_ms is not None:
+        query = query.where(c.at_ms >= where.from_ms)
+    if where.to_ms is not None:
+        query = query.where(c.at_ms < where.to_ms)
+    if behind is not None:
+        query = query.where(tuple_(c.at_ms, c.allowance) < (behind.at_ms, behind.allowance))
+    return [RefusalRow(**row._mapping) for row in await tx.execute(query)]
+
+
+async def delete_before(tx: WriteTx, *, at_ms: int) -> int:
+    """Forget some of the refusals older than `at_ms`; how many (0: there were none)."""
+    c = limit_log.c
+    old = select(c.account_id, c.at_ms, c.allowance).where(c.at_ms < at_ms).limit(_MANY)
+    statement = delete(limit_log).where(tuple_(c.account_id, c.at_ms, c.allowance).in_(old))
+    return (await tx.execute(statement)).rowcount
