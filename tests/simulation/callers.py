@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bursar.core.errors import BursarError
 from bursar.core.refusals import Reason
@@ -22,6 +22,8 @@ from tests.simulation.oracle import Sold
 
 if TYPE_CHECKING:
     from tests.simulation.world import Key, Node, World
+
+MODEL: Final = "model"
 
 
 class Callers:
@@ -133,9 +135,10 @@ class Callers:
         if isinstance(credential, Reason) or now_ms >= credential.usable_until_ms:
             self._world.loop.note(f"refused: key {key.key_id}")
             return None
-        hold = worker.hold_at_once(credential, needs, now_ms)
+        slots = credential.slots_for(MODEL)
+        hold = worker.hold_at_once(slots, needs, now_ms)
         if hold is None:
-            answer = await worker.hold(credential, needs)
+            answer = await worker.hold(slots, needs)
             if not isinstance(answer, Hold):
                 self._world.loop.note(f"refused: {answer.message}")
                 return None
@@ -176,7 +179,7 @@ class Callers:
             None,
             "gateway",
             "chat.completions",
-            "model",
+            MODEL,
             "upstream",
             "ok",
             0,

@@ -6,12 +6,18 @@ import asyncio
 import os
 
 import pytest
+from sqlalchemy import update
 
+from bursar.core import secrets
+from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import Unavailable
 from bursar.core.money import parse_usd
 from bursar.core.refusals import Reason
+from bursar.core.secrets import KeyKind
 from bursar.service import accounts, keys
 from bursar.store.database import Change, Database
+from bursar.store.limits import allowances
+from bursar.store.tables import keys as key_rows
 from bursar.worker.keyring import Credential, Keyring
 from bursar.worker.purse import Purse
 from tests.databases import Clock
@@ -116,3 +122,51 @@ class Away:
 
     def read(self) -> None:
         raise ConnectionRefusedError("nobody is there")
+
+
+async def test_a_call_is_limited_by_what_is_for_its_model_and_for_every_model(
+    database: Database, keyring: Keyring, account_id: int
+) -> None:
+    _, secret = await make(database, account_id)
+    async with database.write() as tx:
+        for model in ("gpt-*", "gpt-4o", "other"):
+            ref = AllowanceRef(account_id, "account", "requests", "minute", model)
+            await allowances.insert_allowance(tx, ref=ref, limit=5)
+    keyring.clear()
+    credential = await keyring.load(secret)
+    assert isinstance(credential, Credential)
+
+    def limited_by(model: str) -> set[str]:
+        return {slot.ref.model for slot in credential.slots_for(model)}
+
+    assert limited_by("gpt-4o") == {"", "gpt-*", "gpt-4o"}
+    assert limited_by("gpt-5") == {"", "gpt-*"}
+    assert limited_by("sandbox/echo") == {""}
+    assert credential.slots_for("gpt-5") is credential.slots_for("gpt-5")
+    for number in range(1_000):
+        credential.slots_for(f"gpt-{number}")
+    assert len(credential._by_model or ()) < 200
+
+
+async def test_a_key_without_limits_by_model_asks_for_all_it_has_at_no_cost(
+    database: Database, keyring: Keyring, account_id: int
+) -> None:
+    _, secret = await make(database, account_id)
+    credential = await keyring.load(secret)
+    assert isinstance(credential, Credential)
+    assert credential.slots_for("gpt-4o") is credential.slots
+
+
+async def test_both_secrets_of_a_rotated_key_are_dropped_together(
+    database: Database, keyring: Keyring, account_id: int
+) -> None:
+    key_id, new = await make(database, account_id)
+    old = secrets.mint(KeyKind.INFERENCE, random_bytes=os.urandom(32)).encode()
+    async with database.write() as tx:
+        values = {"previous_hash": secrets.digest(old), "previous_until_ms": tx.now_ms + 1_000}
+        await tx.execute(update(key_rows).where(key_rows.c.id == key_id).values(**values))
+    for secret in (new, old):
+        assert isinstance(await keyring.load(secret), Credential)
+    keyring.apply([Change(99, "key", account_id, str(key_id))])
+    assert [keyring.find(secret) for secret in (new, old)] == [None, None]
+    assert len(keyring) == 0

@@ -75,7 +75,7 @@ async def test_many_at_once_never_spend_more_than_the_limit(
     most = WALLET_NANOS // 2 // cost
 
     async def call() -> bool:
-        answer = await worker.hold(key, needs(cost))
+        answer = await worker.hold(key.slots, needs(cost))
         if isinstance(answer, Deny):
             assert answer.reason in (Reason.QUOTA, Reason.CREDIT_HELD)
             assert answer.allowance == KEY_LIMIT.name
@@ -117,7 +117,7 @@ async def test_cancelled_requests_leave_no_hold(worker: Worker) -> None:
     key = limited(worker)
 
     async def call() -> None:
-        hold = await worker.hold(key, needs(1_000))
+        hold = await worker.hold(key.slots, needs(1_000))
         assert isinstance(hold, Hold)
         try:
             await asyncio.sleep(10)
@@ -135,7 +135,7 @@ async def test_cancelled_requests_leave_no_hold(worker: Worker) -> None:
 async def test_stopping_returns_every_lease_and_deletes_the_journal(
     database: Database, clock: Clock, tmp_path: Path, worker: Worker
 ) -> None:
-    hold = await worker.hold(limited(worker), needs(1_000))
+    hold = await worker.hold(limited(worker).slots, needs(1_000))
     assert isinstance(hold, Hold)
     spend(worker, hold, 400)
     await worker.stop()
@@ -168,7 +168,7 @@ async def test_what_a_killed_worker_had_charged_is_settled_once_at_the_next_star
 async def test_a_charge_that_the_ledger_refuses_is_set_aside_and_the_rest_go_on(
     worker: Worker, database: Database, tmp_path: Path
 ) -> None:
-    hold = await worker.hold(limited(worker), needs(1_000))
+    hold = await worker.hold(limited(worker).slots, needs(1_000))
     assert isinstance(hold, Hold)
     hold.release()
     bad = charge(0, -5, moves=[])
@@ -186,14 +186,14 @@ async def test_a_fenced_worker_settles_what_it_had_and_goes_on_under_a_new_name(
     worker: Worker, database: Database
 ) -> None:
     key = limited(worker)
-    hold = await worker.hold(key, needs(1_000))
+    hold = await worker.hold(key.slots, needs(1_000))
     assert isinstance(hold, Hold)
     before = worker.worker_id
     await recovery.retire(database, worker_id=before)
     await worker._replace_identity()
     assert worker.worker_id != before
     spend(worker, hold, 700)
-    again = await worker.hold(key, needs(1_000))
+    again = await worker.hold(key.slots, needs(1_000))
     assert isinstance(again, Hold)
     spend(worker, again, 50)
     await worker.settlement.flush()
@@ -205,11 +205,11 @@ async def test_what_was_held_under_a_former_name_is_not_paid_by_leases_of_the_ne
     worker: Worker, database: Database
 ) -> None:
     key = limited(worker)
-    early = await worker.hold(key, needs(1_000))
+    early = await worker.hold(key.slots, needs(1_000))
     assert isinstance(early, Hold)
     await recovery.retire(database, worker_id=worker.worker_id)
     await worker._replace_identity()
-    late = await worker.hold(key, needs(1_000))
+    late = await worker.hold(key.slots, needs(1_000))
     assert isinstance(late, Hold)
     spend(worker, early, 700)
     await worker.settlement.flush()
@@ -229,7 +229,7 @@ async def test_a_checkpoint_of_a_former_name_leaves_its_cost_for_the_ledger_to_d
     worker: Worker, database: Database
 ) -> None:
     key = limited(worker)
-    hold = await worker.hold(key, needs(1_000))
+    hold = await worker.hold(key.slots, needs(1_000))
     assert isinstance(hold, Hold)
     assert hold.outlook(needs(700)).covered_nanos == 700
     await recovery.retire(database, worker_id=worker.worker_id)
@@ -245,7 +245,9 @@ async def test_a_request_that_finds_its_worker_closed_waits_for_its_next_name(
 ) -> None:
     before = worker.worker_id
     await recovery.retire(database, worker_id=before)
-    answers = await asyncio.gather(*(worker.hold(limited(worker), needs(10)) for _ in range(5)))
+    answers = await asyncio.gather(
+        *(worker.hold(limited(worker).slots, needs(10)) for _ in range(5))
+    )
     assert worker.worker_id != before
     for each in answers:
         assert isinstance(each, Hold)
@@ -258,7 +260,7 @@ async def test_a_silent_workers_leases_come_back(worker: Worker, database: Datab
         await leases.take(
             tx, worker_id=silent, wants=[leases.Want(WALLET, 0, WALLET_NANOS, WALLET_NANOS, 0)]
         )
-    assert isinstance(await worker.hold(limited(worker), needs(10)), Deny)
+    assert isinstance(await worker.hold(limited(worker).slots, needs(10)), Deny)
     watch = Watch(silent_s=0.2, apart_s=60)
     assert await recovery.reap(database, watch, but=worker.worker_id) == 0
     await asyncio.sleep(0.25)
@@ -282,7 +284,7 @@ async def test_a_rate_window_admits_exactly_its_limit_and_the_next_one_again(
         )
     key: Any = Key(worker, (minute, 6), (WALLET, WALLET_NANOS))
     for _ in range(2):
-        answers = await asyncio.gather(*(worker.hold(key, needs(10)) for _ in range(20)))
+        answers = await asyncio.gather(*(worker.hold(key.slots, needs(10)) for _ in range(20)))
         held = [each for each in answers if isinstance(each, Hold)]
         refused = [each for each in answers if isinstance(each, Deny)]
         assert len(held) == 6
@@ -302,7 +304,7 @@ async def test_rows_roll_ups_allowances_and_leases_agree_after_anything(
     key = limited(worker)
 
     async def call() -> None:
-        answer = await worker.hold(key, needs(chance.randrange(1, 20_000)))
+        answer = await worker.hold(key.slots, needs(chance.randrange(1, 20_000)))
         if isinstance(answer, Deny):
             return
         await asyncio.sleep(chance.random() / 200)
@@ -331,7 +333,7 @@ async def test_rows_roll_ups_allowances_and_leases_agree_after_anything(
 
 async def test_leases_stranded_by_an_outage_come_back(worker: Worker, database: Database) -> None:
     key = limited(worker)
-    hold = await worker.hold(key, needs(1_000))
+    hold = await worker.hold(key.slots, needs(1_000))
     assert isinstance(hold, Hold)
     # As if the reply to a COMMIT had been lost: the store holds more for us than we know of.
     async with database.write() as tx:
@@ -366,7 +368,7 @@ async def test_a_journal_that_was_full_takes_charges_again_once_all_is_settled(
     key = limited(worker)
     journal = worker.journal
     journal.append, kept = refuse_append, journal.append  # type: ignore[method-assign]
-    hold = await worker.hold(key, needs(1_000))
+    hold = await worker.hold(key.slots, needs(1_000))
     assert isinstance(hold, Hold)
     spend(worker, hold, 10)
     assert worker.closed() is not None

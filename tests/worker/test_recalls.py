@@ -57,7 +57,7 @@ class Team:
 
     async def hold(self, number: int, cost: int) -> Hold | Deny:
         """One request at this worker."""
-        return await self.workers[number].hold(self.keys[number], needs(cost))
+        return await self.workers[number].hold(self.keys[number].slots, needs(cost))
 
     async def hoard(self, number: int, cost: int) -> None:
         """Let this worker have so much, idle."""

@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from bursar.core import secrets
+from bursar.core import permissions, secrets
 from bursar.core.refusals import Reason, as_error, deny
 from bursar.core.secrets import KeyKind
-from bursar.store import changes, keys
+from bursar.store import changes, credentials
+from bursar.store.credentials import CredentialRow
 from bursar.store.database import UNAVAILABLE, Change, Database, describe
-from bursar.store.keys import CredentialRow
 from bursar.worker.purse import Purse, Slot
 
 _log = structlog.get_logger("bursar.keyring")
 _MOST_UNKNOWN = 10_000
 _MOST_AT_ONCE = 200
+# Of one key; more models than a price book has mostly.
+_MOST_MODELS = 128
 _EVERY_ACCOUNT = -1
 _NEVER_MS = 2**62
 
@@ -30,6 +32,7 @@ class Credential:
     """A key as admission needs it: whose it is, which slots apply, or why it is refused."""
 
     __slots__ = (
+        "_by_model",
         "account_id",
         "digest",
         "expires_ms",
@@ -51,9 +54,29 @@ class Credential:
         self.expires_ms = row.expires_ms
         self.digest = digest
         self.slots = slots
+        # By model, where some allowance is for certain models only.
+        self._by_model: dict[str, tuple[Slot, ...]] | None = None
+        if any(slot.ref.model for slot in slots):
+            self._by_model = {}
         self.refusal = _refusal(row)
         # One comparison tells whether the key may call; `refused` says why not.
         self.usable_until_ms = 0 if self.refusal is not None else (row.expires_ms or _NEVER_MS)
+
+    def slots_for(self, model: str) -> tuple[Slot, ...]:
+        """The slots that apply to a call of this model; `slots` are those of every model."""
+        known = self._by_model
+        if known is None:
+            return self.slots
+        found = known.get(model)
+        if found is None:
+            if len(known) >= _MOST_MODELS:
+                known.clear()
+            found = known[model] = tuple(
+                slot
+                for slot in self.slots
+                if not slot.ref.model or permissions.matches(slot.ref.model, model)
+            )
+        return found
 
     def refused(self, now_ms: int) -> Reason | None:
         """Why this key may not call the gateway, or None."""
@@ -74,7 +97,8 @@ class Keyring:
         self._clock_ms = clock_ms
         self._most = most
         self._known: dict[bytes, Credential] = {}
-        self._by_account: dict[int, dict[int, bytes]] = {}
+        # Of a key that was rotated two secrets may be known.
+        self._by_account: dict[int, dict[int, list[bytes]]] = {}
         self._unknown: set[bytes] = set()
         self._wanted: dict[bytes, asyncio.Future[Credential | None]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -132,7 +156,7 @@ class Keyring:
             self._changed.clear()
             try:
                 async with self._database.read() as tx:
-                    rows = await keys.find_credentials(tx, secret_hashes=[d for d, _ in part])
+                    rows = await credentials.find_all(tx, secret_hashes=[d for d, _ in part])
             except UNAVAILABLE as error:
                 _log.warning("keys_unavailable", error=describe(error))
                 for digest, future in part:
@@ -171,15 +195,16 @@ class Keyring:
             self._drop(oldest.account_id, oldest.key_id)
         credential = Credential(row, digest, slots)
         self._known[digest] = credential
-        self._by_account.setdefault(row.account_id, {})[row.key_id] = digest
+        of_account = self._by_account.setdefault(row.account_id, {})
+        of_account.setdefault(row.key_id, []).append(digest)
         return credential
 
     def _drop(self, account_id: int, key_id: int) -> None:
         known = self._by_account.get(account_id)
-        digest = known.pop(key_id, None) if known else None
+        digests = known.pop(key_id, ()) if known else ()
         if known is not None and not known:
             del self._by_account[account_id]
-        if digest is not None:
+        for digest in digests:
             for slot in self._known.pop(digest).slots:
                 slot.users -= 1
 

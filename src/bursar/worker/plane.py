@@ -27,7 +27,7 @@ from bursar.worker import admission, recovery
 from bursar.worker.clocks import steady
 from bursar.worker.feed import Feed
 from bursar.worker.journal import Journal
-from bursar.worker.keyring import Credential, Keyring
+from bursar.worker.keyring import Keyring
 from bursar.worker.leasing import Leasing, unavailable
 from bursar.worker.purse import Amounts, Hold, Purse, Slot
 from bursar.worker.settlement import Settlement
@@ -168,22 +168,25 @@ class Worker:
             "bursar_ledger_silent_seconds": self.feed.silent_s,
         }
 
-    def hold_at_once(self, credential: Credential, needs: Amounts, now_ms: int) -> Hold | None:
-        """Hold what a request needs if memory has it, as it mostly does; None: ask `hold`."""
-        answer = admission.admit(credential.slots, needs, now_ms)
+    def hold_at_once(self, slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | None:
+        """Hold what a request needs if memory has it, as it mostly does; None: ask `hold`.
+
+        `slots` are those of its key for its model (`Credential.slots_for`).
+        """
+        answer = admission.admit(slots, needs, now_ms)
         if type(answer) is not Hold:
             return None
         if answer.is_low:
-            self.leasing.refill(admission.dry(credential.slots))
+            self.leasing.refill(admission.dry(slots))
         return answer
 
-    async def hold(self, credential: Credential, needs: Amounts) -> Hold | Deny:
+    async def hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold | Deny:
         """Hold what a request needs, asking the store for more only when memory is too short.
 
         Raises Unavailable when the store does not answer.
         """
-        with self.purse.using(credential.slots):
-            return await self._hold(credential.slots, needs)
+        with self.purse.using(slots):
+            return await self._hold(slots, needs)
 
     async def _hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold | Deny:
         for _ in range(_TRIES):
