@@ -21,7 +21,7 @@ from bench.lab import Lab, Unavailable
 from bench.loads import Shape, run_load, wait_until_quiet
 from bench.targets import Target
 from bursar.core.secrets import KeyKind, digest, display, mint
-from bursar.store import counters, keys, tables
+from bursar.store import counters, credentials, tables
 from bursar.store.database import Database, WriteTx, sqlite_url
 from bursar.store.limits import allowances
 from tests.postgres import PostgresServer
@@ -71,7 +71,9 @@ async def _seed(installation: Installation, count: int) -> list[str]:
     made: list[str] = []
     try:
         async with database.read() as tx:
-            owner = await keys.find_credential(tx, secret_hash=digest(installation.inference_key))
+            owner = await credentials.find_credential(
+                tx, secret_hash=digest(installation.inference_key)
+            )
         if owner is None:
             raise Unavailable("the installation's inference key is not in its database")
         for start in range(0, count, SLICE):

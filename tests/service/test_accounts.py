@@ -9,7 +9,7 @@ from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service import accounts, ledger
 from bursar.service.accounts import Installation
-from bursar.store import changes, keys
+from bursar.store import changes, credentials
 from bursar.store.database import Database
 from tests.installations import NANOS, Randomness
 
@@ -110,7 +110,7 @@ async def test_an_installation_has_a_key_of_each_kind(
     async with database.read() as tx:
         for secret, kind in kinds.items():
             assert secrets.parse(secret) is kind
-            row = await keys.find_credential(tx, secret_hash=secrets.digest(secret))
+            row = await credentials.find_credential(tx, secret_hash=secrets.digest(secret))
             assert row is not None
             assert row.kind == kind
             assert row.account_id == (0 if kind is KeyKind.OPERATOR else 1)

@@ -11,7 +11,7 @@ from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service import keys
 from bursar.service.keys import KeyChange, NewKey
-from bursar.store import changes
+from bursar.store import changes, credentials
 from bursar.store import keys as rows
 from bursar.store.database import Change, Database
 from bursar.store.limits import allowances
@@ -59,7 +59,7 @@ async def test_a_key_is_made_with_its_limit(database: Database, clock: Clock) ->
     assert made.secret.endswith(made.key.last6)
     assert made.secret not in repr(made)
     async with database.read() as tx:
-        row = await rows.find_credential(tx, secret_hash=secrets.digest(made.secret))
+        row = await credentials.find_credential(tx, secret_hash=secrets.digest(made.secret))
     assert row is not None
     limits = {limit.ref.scope: limit.limit for limit in row.allowances}
     assert limits == {"wallet": 100 * NANOS, f"key:{made.key.id}": 5}
@@ -165,7 +165,7 @@ async def test_a_deleted_key_is_gone_but_its_row_stays(database: Database) -> No
         with pytest.raises(NotFound):
             await keys.delete(tx, account_id=1, key_id=key_id)
         assert (await rows.list_names(tx, account_id=1))[key_id] == "Production"
-        credential = await rows.find_credential(tx, secret_hash=secrets.digest(made.secret))
+        credential = await credentials.find_credential(tx, secret_hash=secrets.digest(made.secret))
     assert credential is not None
     assert credential.is_deleted
 

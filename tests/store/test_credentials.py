@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import delete
 
 from bursar.core.allowances import AllowanceRef
-from bursar.store import keys, tables
+from bursar.store import credentials, keys, tables
+from bursar.store.credentials import CredentialRow
 from bursar.store.database import Database
-from bursar.store.keys import CredentialRow, NewKeyRow
+from bursar.store.keys import NewKeyRow
 from bursar.store.limits import allowances
 
 HASH = bytes(range(32))
@@ -31,7 +32,7 @@ async def insert_key(database: Database, *, account_id: int = 1, kind: str = "in
 
 async def find(database: Database, secret_hash: bytes = HASH) -> CredentialRow | None:
     async with database.read() as tx:
-        return await keys.find_credential(tx, secret_hash=secret_hash)
+        return await credentials.find_credential(tx, secret_hash=secret_hash)
 
 
 @pytest.mark.usefixtures("installation")

@@ -11,9 +11,9 @@ from typing import ClassVar, TypeVar
 from bursar.core import refusals, secrets
 from bursar.core.refusals import Reason
 from bursar.core.secrets import KeyKind
-from bursar.store import keys
+from bursar.store import credentials
+from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
-from bursar.store.keys import CredentialRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ async def authenticate(tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_
     """
     if secrets.parse(secret) is None:
         raise _refused(Reason.MALFORMED)
-    row = await keys.find_credential(tx, secret_hash=secrets.digest(secret))
+    row = await credentials.find_credential(tx, secret_hash=secrets.digest(secret))
     reason = _find_reason(row, wanted.kind, now_ms)
     if row is None or reason is not None:
         raise _refused(reason or Reason.UNKNOWN)

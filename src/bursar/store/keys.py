@@ -1,4 +1,4 @@
-"""API keys: their rows, and what a presented secret gives access to.
+"""API keys: their rows.
 
 Owns the `keys` table. A key's credit limit is its allowance `key:<id>/cost/lifetime`, read beside
 it here and written by `store.allowances`. Must not know secrets (only their hashes), nor who may do
@@ -7,8 +7,8 @@ which is no customer's and has no row in `accounts`.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from sqlalchemy import (
@@ -17,56 +17,19 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
-    case,
     cast,
     func,
     insert,
     literal,
-    or_,
     select,
-    tuple_,
     update,
 )
 
-from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.store import counters
 from bursar.store.database import ReadTx, WriteTx
-from bursar.store.tables import accounts, allowances, keys
+from bursar.store.tables import allowances, keys
 
 OPERATOR_ACCOUNT_ID: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialRow:
-    """A key as those who check secrets need it: its state, its account's, and its limits.
-
-    `expires_ms` is when this secret stops: the key's expiry or, for the secret before the last
-    rotation, the end of its grace where that is sooner. One key may so have two secrets.
-
-    `models` are patterns, `networks` are texts for `permissions.parse_networks`; for these and
-    `endpoints` None is no restriction. `labels` go with every call; `label_names` are those that a
-    caller may set (None: none). `allowances` are those of wallet, account, project, user and key,
-    in the order of locking.
-    """
-
-    key_id: int
-    account_id: int
-    user_id: int | None
-    project_id: int | None
-    kind: str
-    name: str
-    is_enabled: bool
-    expires_ms: int | None
-    is_deleted: bool
-    account_status: str
-    time_zone: str
-    environment: str
-    labels: Mapping[str, str]
-    label_names: tuple[str, ...] | None
-    models: tuple[str, ...] | None
-    endpoints: tuple[str, ...] | None
-    networks: tuple[str, ...] | None
-    allowances: tuple[Allowance, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,62 +69,6 @@ class KeyValues(TypedDict, total=False):
     name: str
     is_enabled: int
     expires_ms: int | None
-
-
-_CREDENTIALS: Final = select(
-    keys.c.secret_hash,
-    keys.c.previous_hash,
-    keys.c.previous_until_ms,
-    keys.c.id,
-    keys.c.account_id,
-    keys.c.user_id,
-    keys.c.project_id,
-    keys.c.kind,
-    keys.c.name,
-    keys.c.is_enabled,
-    keys.c.expires_ms,
-    keys.c.deleted_ms,
-    keys.c.environment,
-    keys.c.labels,
-    keys.c.label_names,
-    keys.c.models,
-    keys.c.endpoints,
-    keys.c.networks,
-    # A key whose account is gone opens nothing; only the installation's own has no row.
-    case(
-        (keys.c.account_id == OPERATOR_ACCOUNT_ID, "active"),
-        else_=func.coalesce(accounts.c.status, "cancelled"),
-    ).label("account_status"),
-    func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
-).select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
-
-
-async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | None:
-    """Return what the secret with this SHA-256 belongs to, deleted and disabled keys included."""
-    return (await find_credentials(tx, secret_hashes=[secret_hash])).get(secret_hash)
-
-
-async def find_credentials(
-    tx: ReadTx, *, secret_hashes: Sequence[bytes]
-) -> dict[bytes, CredentialRow]:
-    """Return what secrets belong to, by their SHA-256; unknown ones are absent."""
-    query = _CREDENTIALS.where(
-        or_(keys.c.secret_hash.in_(secret_hashes), keys.c.previous_hash.in_(secret_hashes))
-    )
-    rows = list(await tx.execute(query))
-    scopes = {row.id: _scopes(row) for row in rows}
-    wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
-    limits = await _list_limits(tx, wanted=wanted)
-    asked = frozenset(secret_hashes)
-    found: dict[bytes, CredentialRow] = {}
-    for row in rows:
-        credential = _credential(row, _of_scopes(limits, row.account_id, scopes[row.id]))
-        if row.secret_hash in asked:
-            found[bytes(row.secret_hash)] = credential
-        if row.previous_hash in asked:
-            until_ms = min(row.previous_until_ms, row.expires_ms or row.previous_until_ms)
-            found[bytes(row.previous_hash)] = replace(credential, expires_ms=until_ms)
-    return found
 
 
 def encode_list(items: Sequence[str] | None) -> str | None:
@@ -287,67 +194,3 @@ def _key(row: Row[*tuple[object, ...]]) -> KeyRow:
     values = list(row)
     values[7] = bool(values[7])
     return KeyRow(*values)  # type: ignore[arg-type]
-
-
-def _credential(row: Row[*tuple[object, ...]], limits: tuple[Allowance, ...]) -> CredentialRow:
-    return CredentialRow(
-        key_id=row.id,
-        account_id=row.account_id,
-        user_id=row.user_id,
-        project_id=row.project_id,
-        kind=row.kind,
-        name=row.name,
-        is_enabled=bool(row.is_enabled),
-        expires_ms=row.expires_ms,
-        is_deleted=row.deleted_ms is not None,
-        account_status=row.account_status,
-        time_zone=row.time_zone,
-        environment=row.environment,
-        labels=decode_labels(row.labels),
-        label_names=decode_list(row.label_names),
-        models=decode_list(row.models),
-        endpoints=decode_list(row.endpoints),
-        networks=decode_list(row.networks),
-        allowances=limits,
-    )
-
-
-def _scopes(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
-    scopes = ["wallet", "account", f"key:{row.id}"]
-    if row.project_id is not None:
-        scopes.append(f"project:{row.project_id}")
-    if row.user_id is not None:
-        scopes.append(f"user:{row.user_id}")
-    return tuple(scopes)
-
-
-async def _list_limits(
-    tx: ReadTx, *, wanted: Collection[tuple[int, str]]
-) -> dict[tuple[int, str], list[Allowance]]:
-    """The allowances of these scopes (account id, scope)."""
-    found: dict[tuple[int, str], list[Allowance]] = {}
-    if not wanted:
-        return found
-    query = select(
-        allowances.c.account_id,
-        allowances.c.scope,
-        allowances.c.resource,
-        allowances.c.window_name,
-        allowances.c.model,
-        allowances.c.limit_amount,
-        allowances.c.used,
-        allowances.c.leased,
-        allowances.c.window_start_ms,
-    ).where(tuple_(allowances.c.account_id, allowances.c.scope).in_(list(wanted)))
-    for row in await tx.execute(query):
-        allowance = Allowance(AllowanceRef(*row[:5]), *row[5:])  # type: ignore[call-arg]
-        found.setdefault((row.account_id, row.scope), []).append(allowance)
-    return found
-
-
-def _of_scopes(
-    limits: dict[tuple[int, str], list[Allowance]], account_id: int, scopes: tuple[str, ...]
-) -> tuple[Allowance, ...]:
-    # Sorted here and not by the database, whose collation may order scopes otherwise than Python.
-    found = [row for scope in scopes for row in limits.get((account_id, scope), ())]
-    return tuple(sorted(found, key=lambda row: row.ref))
