@@ -18,6 +18,8 @@ from bursar.store.tables import changes
 MOST_AT_ONCE = 1_000
 _PING_S = 2.0
 ACCOUNT, KEY, ALLOWANCE, PRICES = "account", "key", "allowance", "prices"
+# Any account's defaults may have changed: announced for account 0.
+PLAN = "plan"
 
 
 async def list_after(tx: ReadTx, *, cursor: int, limit: int = MOST_AT_ONCE) -> list[Change]:
