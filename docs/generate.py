@@ -27,8 +27,8 @@ from typer.testing import CliRunner
 from typing_extensions import is_typeddict
 
 from bursar import telemetry
-from bursar.api import routes
-from bursar.api.routes import Route
+from bursar.api import registry, routes
+from bursar.api.registry import Route
 from bursar.cli import application
 from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
 from bursar.edge import fields as wire
@@ -167,7 +167,7 @@ def parameters() -> Iterator[str]:
     """Every query parameter, as the document describes it."""
     yield "| parameter | what it may be | default | of |"
     yield "|---|---|---|---|"
-    for name, schema in routes.PARAMETERS.items():
+    for name, schema in registry.PARAMETERS.items():
         users = ", ".join(f"`{r.path}`" for r in routes.ROUTES if name in r.query)
         default = str(schema.get("default", "")).lower()
         yield f"| `{name}` | {_parameter_type(schema)} | {default} | {users} |"

@@ -6,7 +6,8 @@ import re
 
 from fastapi.routing import APIRoute
 
-from bursar.api.routes import ROUTES, Route
+from bursar.api.registry import Route
+from bursar.api.routes import ROUTES
 from bursar.service.access import (
     InferencePrincipal,
     OperatorPrincipal,

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from bursar.api import errors, problems, routes
+from bursar.api import errors, problems, registry, routes
 from bursar.api.problems import Problem
-from bursar.api.routes import Route
+from bursar.api.registry import Route
 from bursar.core.errors import BursarError
 from bursar.edge import calls
 from bursar.edge.cache import Cache
@@ -192,10 +192,11 @@ def _extra(route: Route) -> dict[str, Any]:
     """What the framework cannot see, because it does not read requests: parameters and bodies."""
     in_path = re.findall(r"\{(\w+)\}", route.path)
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": routes.PATH_ID} for name in in_path
+        {"name": name, "in": "path", "required": True, "schema": registry.PATH_ID}
+        for name in in_path
     ]
     parameters += [
-        {"name": name, "in": "query", "required": False, "schema": routes.PARAMETERS[name]}
+        {"name": name, "in": "query", "required": False, "schema": registry.PARAMETERS[name]}
         for name in route.query
     ]
     extra: dict[str, Any] = {"parameters": parameters} if parameters else {}

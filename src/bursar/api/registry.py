@@ -1,0 +1,107 @@
+"""What a route of the control API is, and how one is described.
+
+Owns the form; the list is `routes`. Must not know any noun.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.responses import Response
+
+from bursar.edge import pages
+from bursar.edge.body import Model
+from bursar.edge.calls import Call, Endpoint
+from bursar.service.access import (
+    InferencePrincipal,
+    OperatorPrincipal,
+    Principal,
+    ProvisioningPrincipal,
+)
+
+# How the document describes the ids in paths, and the parameters that the routes below name.
+PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
+PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
+    "cursor": {"type": "string"},
+    "days": {"type": "integer", "minimum": 1, "maximum": 30, "default": 30},
+    "fresh": {"type": "boolean", "default": False},
+    "from": {"type": "string", "format": "date-time"},
+    "key_id": {"type": "integer", "minimum": 1},
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": pages.MAX_ITEMS,
+        "default": pages.DEFAULT_ITEMS,
+    },
+    "model": {"type": "string", "maxLength": 255},
+    "to": {"type": "string", "format": "date-time"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path; `principal` None lets anybody call it.
+
+    `answer` is the shape of a success with `status`, `text` another media type that it has too (or
+    only); `body` is the model of what is sent, `query` names the parameters of the address.
+    """
+
+    method: str
+    path: str
+    principal: type[Principal] | None
+    endpoint: Endpoint
+    answer: type | None
+    status: int = 200
+    body: type[Model] | None = None
+    query: tuple[str, ...] = ()
+    text: str | None = None
+
+
+def anybody(
+    path: str,
+    endpoint: Callable[[Call[None]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    text: str | None = None,
+) -> Route:
+    """A GET that needs no key."""
+    return Route("GET", path, None, endpoint, answer, text=text)
+
+
+def inference(
+    method: str,
+    path: str,
+    endpoint: Callable[[Call[InferencePrincipal]], Awaitable[Response]],
+    answer: type | None,
+) -> Route:
+    """A route for inference keys."""
+    return Route(method, path, InferencePrincipal, endpoint, answer)
+
+
+def provisioning(
+    method: str,
+    path: str,
+    endpoint: Callable[[Call[ProvisioningPrincipal]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    status: int = 200,
+    body: type[Model] | None = None,
+    query: tuple[str, ...] = (),
+    text: str | None = None,
+) -> Route:
+    """A route for provisioning keys."""
+    return Route(method, path, ProvisioningPrincipal, endpoint, answer, status, body, query, text)
+
+
+def operator(
+    method: str,
+    path: str,
+    endpoint: Callable[[Call[OperatorPrincipal]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    status: int = 200,
+    body: type[Model] | None = None,
+    query: tuple[str, ...] = (),
+) -> Route:
+    """A route for operator keys."""
+    return Route(method, path, OperatorPrincipal, endpoint, answer, status, body, query)
