@@ -5,6 +5,7 @@ is the installation itself, to which operator keys belong.
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from sqlalchemy import Select, insert, select, update
 
@@ -22,9 +23,17 @@ class AccountRow:
     status: str
     time_zone: str
     created_ms: int
+    plan_id: int
 
 
-async def insert_account(tx: WriteTx, *, name: str, time_zone: str) -> AccountRow:
+class AccountValues(TypedDict, total=False):
+    """What may change of an account; its plan may too, with its allowances (`store.limits`)."""
+
+    name: str
+    time_zone: str
+
+
+async def insert_account(tx: WriteTx, *, name: str, time_zone: str, plan_id: int = 1) -> AccountRow:
     """Store an active account under a fresh id."""
     row = AccountRow(
         id=await counters.advance(tx, name="accounts"),
@@ -32,6 +41,7 @@ async def insert_account(tx: WriteTx, *, name: str, time_zone: str) -> AccountRo
         status="active",
         time_zone=time_zone,
         created_ms=tx.now_ms,
+        plan_id=plan_id,
     )
     await tx.execute(
         insert(accounts).values(
@@ -40,6 +50,7 @@ async def insert_account(tx: WriteTx, *, name: str, time_zone: str) -> AccountRo
             status=row.status,
             time_zone=row.time_zone,
             created_ms=row.created_ms,
+            plan_id=row.plan_id,
         )
     )
     return row
@@ -62,11 +73,17 @@ async def set_status(tx: WriteTx, *, account_id: int, status: str) -> None:
     await tx.execute(update(accounts).where(accounts.c.id == account_id).values(status=status))
 
 
-def _select() -> Select[tuple[int, str, str, str, int]]:
+async def update_account(tx: WriteTx, *, account_id: int, values: AccountValues) -> None:
+    """Replace the given columns of an account."""
+    await tx.execute(update(accounts).where(accounts.c.id == account_id).values(**values))
+
+
+def _select() -> Select[tuple[int, str, str, str, int, int]]:
     return select(
         accounts.c.id,
         accounts.c.name,
         accounts.c.status,
         accounts.c.time_zone,
         accounts.c.created_ms,
+        accounts.c.plan_id,
     )
