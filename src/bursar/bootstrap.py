@@ -27,7 +27,9 @@ import bursar
 from bursar import failpoints
 from bursar.api import app as control
 from bursar.config import ConfigError, Settings, UpstreamSettings
+from bursar.core import permissions
 from bursar.core.errors import Conflict, Unavailable
+from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
@@ -172,7 +174,7 @@ def make_router(settings: Settings) -> Router:
     """The configured upstreams in their order, the sandbox last. Raises ConfigError."""
     upstreams = [_upstream(each) for each in settings.upstreams]
     if settings.sandbox_enabled:
-        upstreams.append(Upstream("sandbox", Sandbox(), (), ("sandbox/*",), {}))
+        upstreams.append(Upstream("sandbox", Sandbox(), (), ("sandbox/*",), {}, is_sandbox=True))
     return Router(upstreams)
 
 
@@ -270,6 +272,7 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
         router,
         worker.metrics,
         limits=GatewayLimits(settings.max_body_bytes, settings.disconnect_drain_s),
+        access=Access(permissions.parse_networks(settings.trusted_proxies)),
         next_id=_request_ids(),
     )
     return Application(

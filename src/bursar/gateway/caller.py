@@ -10,6 +10,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.core.errors import Invalid, Unreadable
+from bursar.gateway.access import labels
 from bursar.gateway.asgi import Headers, Receive, Scope, Send
 from bursar.gateway.cork import answer_at_once, may_answer_at_once, take_body
 
@@ -17,7 +18,14 @@ _PLAIN_JSON: Final = (b"content-type", b"application/json")
 _JSON_CHARSETS: Final = frozenset((b"", b"charset=utf-8", b"charset=utf8"))
 # Of all that a caller sends, these decide something; no other header is looked at or forwarded.
 _DECISIVE: Final = frozenset(
-    (b"authorization", b"content-encoding", b"content-type", b"idempotency-key", b"x-api-key")
+    (
+        b"authorization",
+        b"content-encoding",
+        b"content-type",
+        b"idempotency-key",
+        b"x-api-key",
+        labels.HEADER,
+    )
 )
 _LONGEST_IDEMPOTENCY_KEY: Final = 255
 # As much of a body is read for whoever sends it; without a bound anybody could fill our memory.
@@ -55,6 +63,13 @@ class Caller:
     def is_gone(self) -> bool:
         """True once nobody listens any more."""
         return self._was_cut or getattr(self._cycle, "disconnected", False)
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end of the connection; None where there is none."""
+        transport = getattr(self._cycle, "transport", None)
+        name = transport.get_extra_info("peername") if transport else self.scope.get("client")
+        return name[0] if isinstance(name, tuple | list) else None
 
     async def body(self, *, most: int, vouch: Callable[[], Awaitable[None]]) -> bytes:
         """The whole body. Raises TooLarge, before reading what says so itself, or CallerGone.

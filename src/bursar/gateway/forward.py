@@ -4,7 +4,7 @@ Owns the order of refusals and the guarantee at a request's end: its hold is set
 whatever happens. Must not know how an answer is relayed or charged (`relay`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,16 +13,18 @@ import structlog
 
 from bursar import failpoints
 from bursar.core import bounds, secrets
-from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound
+from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound, RateRefused
 from bursar.core.prices import InvalidQuantity, Price
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
+from bursar.gateway.access import labels
+from bursar.gateway.access.rights import Access
 from bursar.gateway.asgi import Headers
 from bursar.gateway.caller import Caller, CallerGone, read_headers
 from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
-from bursar.gateway.wire import answers, calls, fields
+from bursar.gateway.wire import answers, calls, fields, ratelimits
 from bursar.gateway.wire.calls import CHAT, Call, Endpoint
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
@@ -33,6 +35,8 @@ _log = structlog.get_logger("bursar.gateway")
 _WORTH_ANOTHER: Final = frozenset((429, 500, 502, 503, 504, 529))
 _MOST_ERROR_BODY: Final = 65_536
 _GONE: Final = 499
+# What most requests have of headers that decide something: a secret, and that the body is JSON.
+_ORDINARY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,15 @@ class Limits:
 
     max_body_bytes: int
     disconnect_drain_s: float
+
+
+class LimitReached(Exception):
+    """A limit refuses the call; `slots` are those that apply to it."""
+
+    def __init__(self, refusal: Deny, slots: Sequence[Slot]) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.slots = slots
 
 
 class Gateway:
@@ -53,12 +66,14 @@ class Gateway:
         metrics: Metrics,
         *,
         limits: Limits,
+        access: Access,
         next_id: Callable[[], str],
     ) -> None:
         self.worker = worker
         self.router = router
         self._metrics = metrics
         self._limits = limits
+        self._access = access
         self.next_id = next_id
 
     async def serve(self, endpoint: Endpoint, caller: Caller) -> None:
@@ -71,6 +86,8 @@ class Gateway:
         except InvariantViolated:
             _log.exception("invariant_violated", request_id=request_id)
             await caller.answer(*answers.broken(request_id=request_id))
+        except LimitReached as reached:
+            await self._refuse(caller, reached, request_id)
         except BursarError as error:
             self._metrics.refuse(error.detail or error.code)
             await caller.answer(*answers.refusal(error, request_id=request_id))
@@ -89,24 +106,29 @@ class Gateway:
         if closed is not None:
             raise as_error(closed)
         headers = read_headers(caller.scope["headers"])
+        asked = None if len(headers) == _ORDINARY else labels.read(headers)
         most = self._limits.max_body_bytes
         body = caller.body_at_hand(most=most)
         if body is None:
-            body = await caller.body(most=most, vouch=partial(self._authenticate, headers))
+            vouch = partial(self._authenticate, headers, caller, endpoint, asked)
+            body = await caller.body(most=most, vouch=vouch)
         found = fields.read_fields(body)
         worker, now_ms = self.worker, self.worker.clock_ms()
         secret = _secret(headers)
         credential = worker.keyring.find(secret) or await self._load(secret)
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
+        noted = None
+        if asked or credential.restrictions is not None:
+            noted = self._access.enter(credential, caller, endpoint, asked)
         try:
             call = calls.read_call(endpoint, found, body)
         except Invalid:
             # That there is no such model goes before what is wrong with the request for it.
-            self._find_price(fields.model_of(found), now_ms)
+            self._find_price(fields.model_of(found), credential, now_ms)
             raise
         slots = credential.slots_for(call.model)
-        plan = self._plan(call, slots, now_ms)
+        plan = self._plan(call, credential, slots, noted, now_ms)
         hold = worker.hold_at_once(slots, plan.needs, now_ms)
         if hold is None:
             hold = await self._wait_for_hold(slots, plan.needs)
@@ -128,22 +150,44 @@ class Gateway:
             raise as_error(deny(found))
         return found
 
-    async def _authenticate(self, headers: Headers) -> None:
+    async def _authenticate(
+        self,
+        headers: Headers,
+        caller: Caller,
+        endpoint: Endpoint,
+        asked: Mapping[str, str] | None,
+    ) -> None:
         """Raise unless the caller may call: before a long body is read, it is checked by itself."""
         secret, now_ms = _secret(headers), self.worker.clock_ms()
         credential = self.worker.keyring.find(secret) or await self._load(secret)
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
+        self._access.enter(credential, caller, endpoint, asked)
 
     async def _wait_for_hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold:
         answer = await self.worker.hold(slots, needs)
         if isinstance(answer, Deny):
-            raise as_error(answer)
+            raise LimitReached(answer, slots)
         return answer
 
-    def _plan(self, call: Call, slots: Sequence[Slot], now_ms: int) -> Plan:
-        """Route and price the call, and bound what it can cost."""
-        routes, price = self._find_price(call.model, now_ms)
+    async def _refuse(self, caller: Caller, reached: LimitReached, request_id: str) -> None:
+        error = as_error(reached.refusal)
+        self._metrics.refuse(error.detail or error.code)
+        status, headers, body = answers.refusal(error, request_id=request_id)
+        if isinstance(error, RateRefused):
+            headers += ratelimits.fields(reached.slots, self.worker.clock_ms())
+        await caller.answer(status, headers, body)
+
+    def _plan(
+        self,
+        call: Call,
+        credential: Credential,
+        slots: Sequence[Slot],
+        noted: str | None,
+        now_ms: int,
+    ) -> Plan:
+        """Route and price the call, and bound what it can cost; `noted` are its labels."""
+        routes, price = self._find_price(call.model, credential, now_ms)
         calls.require_rates(call, price)
         try:
             most = bounds.bound_request(
@@ -160,12 +204,16 @@ class Gateway:
             message = "This could cost more than any amount of money."
             raise fields.invalid("invalid_value", limit, message) from error
         needs = Amounts(most.cost_nanos, 1, most.tokens, 1)
-        return Plan(call, price, routes, most.max_output, most.prompt_tokens, needs)
+        return Plan(call, price, routes, most.max_output, most.prompt_tokens, needs, slots, noted)
 
-    def _find_price(self, model: str, now_ms: int) -> tuple[Sequence[Route], Price]:
-        routes = self.router.routes(model)
+    def _find_price(
+        self, model: str, credential: Credential, now_ms: int
+    ) -> tuple[Sequence[Route], Price]:
+        routes: Sequence[Route] = self.router.routes(model)
         if not routes:
             raise NotFound("model_not_found", "The model does not exist.", param="model")
+        if credential.restrictions is not None:
+            routes = self._access.require_model(credential.restrictions, routes, model)
         book = self.worker.pricebook
         price = book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
         if price is None:

@@ -20,7 +20,7 @@ from bursar.gateway.meter.sse import StreamMeter
 from bursar.gateway.meter.usage import NoUsage, estimate_body, usage_of_body, why_no_usage
 from bursar.gateway.routing import Route
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
-from bursar.gateway.wire import answers
+from bursar.gateway.wire import answers, ratelimits
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Hold
@@ -175,7 +175,11 @@ class Exchange:
 
     def headers(self, kind: tuple[bytes, bytes], *more: tuple[bytes, bytes]) -> answers.Headers:
         """The headers of a good answer."""
-        return [kind, (b"x-request-id", self.request_id.encode()), *more]
+        return [kind, (b"x-request-id", self.request_id.encode()), *more, *self.limit_headers()]
+
+    def limit_headers(self) -> answers.Headers:
+        """What a good answer says of the limits that apply to its call, at this moment."""
+        return ratelimits.fields(self.plan.slots, self._worker.clock_ms())
 
 
 async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
@@ -199,7 +203,7 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
         f"x-request-id: {exchange.request_id}\r\n"
         f"x-bursar-cost: {format_usd(sold.cost_nanos)}\r\n"
     )
-    lines = head.encode("ascii")
+    lines = head.encode("ascii") + ratelimits.lines(exchange.limit_headers())
     if not exchange.caller.answer_at_once(lines, body):
         await exchange.caller.answer_ready(lines, body)
 

@@ -23,6 +23,7 @@ class Upstream:
     headers: Headers
     models: tuple[str, ...]
     rename: Mapping[str, str]
+    is_sandbox: bool = False
 
     def serves(self, model: str) -> bool:
         """Whether a pattern or a renaming names this model; `*` and `?` are wild."""

@@ -8,10 +8,12 @@ decide about money.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from bursar.core import permissions, secrets
+from bursar.core.permissions import Environment
 from bursar.core.refusals import Reason, as_error, deny
 from bursar.core.secrets import KeyKind
 from bursar.store import changes, credentials
@@ -37,9 +39,11 @@ class Credential:
         "digest",
         "expires_ms",
         "key_id",
+        "labels",
         "name",
         "project_id",
         "refusal",
+        "restrictions",
         "slots",
         "usable_until_ms",
         "user_id",
@@ -58,6 +62,9 @@ class Credential:
         self._by_model: dict[str, tuple[Slot, ...]] | None = None
         if any(slot.ref.model for slot in slots):
             self._by_model = {}
+        # What its calls carry, as it is stored, and what it may not reach; None: nothing.
+        self.labels = permissions.encode_labels(row.labels) if row.labels else None
+        self.restrictions = _restrictions(row)
         self.refusal = _refusal(row)
         # One comparison tells whether the key may call; `refused` says why not.
         self.usable_until_ms = 0 if self.refusal is not None else (row.expires_ms or _NEVER_MS)
@@ -207,6 +214,17 @@ class Keyring:
         for digest in digests:
             for slot in self._known.pop(digest).slots:
                 slot.users -= 1
+
+
+def _restrictions(row: CredentialRow) -> CredentialRow | None:
+    """The row, for a key that may not do everything or whose calls carry labels."""
+    is_free = (
+        row.environment == Environment.LIVE
+        and row.models is row.endpoints is row.networks is None
+        and not (row.labels or row.label_names)
+    )
+    # Its allowances are in the slots.
+    return None if is_free else replace(row, allowances=())
 
 
 def _refusal(row: CredentialRow) -> Reason | None:

@@ -14,7 +14,7 @@ from bursar.gateway.routing import Route
 from bursar.gateway.wire.calls import Call
 from bursar.store.plane.charges import Charge
 from bursar.worker.keyring import Credential
-from bursar.worker.purse import Amounts, Hold, Lease
+from bursar.worker.purse import Amounts, Hold, Lease, Slot
 
 _PRODUCT: Final = "gateway"
 _OTHERS: Final = ("input_audio_tokens", "output_audio_tokens", "cache_write_tokens")
@@ -23,7 +23,8 @@ _OTHERS: Final = ("input_audio_tokens", "output_audio_tokens", "cache_write_toke
 class Plan(NamedTuple):
     """What one call may use at most, at which price, and where it can be served.
 
-    `max_output` is the limit sent upstream for each choice; None sends none (embeddings).
+    `max_output` is the limit sent upstream for each choice; None sends none (embeddings). `slots`
+    are the limits that apply, `labels` what the charge is to carry, as it is stored.
     """
 
     call: Call
@@ -32,6 +33,8 @@ class Plan(NamedTuple):
     max_output: int | None
     prompt_tokens: int
     needs: Amounts
+    slots: Sequence[Slot] = ()
+    labels: str | None = None
 
 
 class Sale(NamedTuple):
@@ -113,7 +116,7 @@ def charge(
         ended.excess_nanos,
         duration_ms,
         first_byte_ms,
-        None,  # labels
+        plan.labels,
         ended.moves,
     )
     return record, ended.parts
@@ -160,7 +163,7 @@ def checkpoint(
         excess_nanos=ended.excess_nanos,
         duration_ms=duration_ms,
         first_byte_ms=first_byte_ms,
-        labels=None,
+        labels=plan.labels,
         moves=ended.moves,
     )
 
