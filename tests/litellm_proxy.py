@@ -1,19 +1,14 @@
 """LiteLLM's proxy with mock answers: an upstream that nobody here wrote.
 
-Owns its environment, made once from `requirements/litellm.txt` where `BURSAR_TEST_CACHE` says, else
-in pytest's cache; and its process, which gets no secret of this machine. Must know nothing of
-Bursar.
+Owns its process, which gets no secret of this machine. Must know nothing of Bursar.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +17,8 @@ from pathlib import Path
 
 import httpx2
 
-ROOT = Path(__file__).parents[1]
-LOCK = ROOT / "requirements" / "litellm.txt"
+from tests import environments
+
 BUILD_S = 240
 START_S = 90
 API_KEY = "sk-of-the-proxy"  # gitleaks:allow - made up
@@ -62,12 +57,6 @@ class LiteLLM:
     """The running proxy; `base_url` is what a gateway is configured with."""
 
     base_url: str
-
-
-def find_cache() -> Path | None:
-    """The folder for what takes long to make, as the environment says."""
-    named = os.environ.get("BURSAR_TEST_CACHE")
-    return Path(named) if named else None
 
 
 @contextmanager
@@ -109,40 +98,13 @@ def serving(cache: Path, folder: Path) -> Iterator[LiteLLM]:
 
 
 def _install(cache: Path) -> Path:
-    """The environment with the proxy, made anew when its lock has changed."""
-    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    cache.mkdir(parents=True, exist_ok=True)
-    environment, stamp = cache / "litellm", cache / "litellm.made"
-    with (cache / "litellm.lock").open("w") as lock:
-        # Of several test processes one makes it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != wanted:
-            stamp.unlink(missing_ok=True)
-            _make(environment)
-            stamp.write_text(wanted)
+    try:
+        environment = environments.make(cache, "litellm", most_s=BUILD_S)
+    except environments.EnvironmentUnavailable as reason:
+        raise LiteLLMUnavailable(str(reason)) from reason
     if not (environment / "bin" / "litellm").exists():
         raise LiteLLMUnavailable("LiteLLM has no release for this Python")
     return environment
-
-
-def _make(environment: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "environment.py"), str(environment)]
-    # The tests' own environment has an installer, quicker than what the system may have.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    try:
-        made = subprocess.run(
-            [*command, "--create", "--lock", str(LOCK)],
-            env={**os.environ, "PATH": path, "PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"},
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LiteLLMUnavailable(f"installing LiteLLM took more than {BUILD_S} s") from error
-    if made.returncode != 0:
-        said = " / ".join((made.stdout + made.stderr).strip().splitlines()[:3])
-        raise LiteLLMUnavailable(f"LiteLLM cannot be installed: {said}")
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

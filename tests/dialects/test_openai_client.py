@@ -20,7 +20,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from bursar.core.money import parse_usd
-from tests import litellm_proxy
+from tests import environments, litellm_proxy
 from tests.live import Installation
 
 # The first test of a run may have to wait for LiteLLM's installation.
@@ -152,7 +152,7 @@ def litellm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[litellm_proxy.LiteLLM]:
     """LiteLLM's proxy."""
-    cache = litellm_proxy.find_cache() or Path(request.config.cache.mkdir("upstreams"))
+    cache = environments.find_cache() or Path(request.config.cache.mkdir("upstreams"))
     try:
         with litellm_proxy.serving(cache, tmp_path_factory.mktemp("litellm")) as running:
             yield running
