@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bursar.core import permissions
 from bursar.core.errors import Invalid
+from bursar.core.permissions import Rights
 from bursar.gateway.wire import calls
 
 LETTERS = st.text(alphabet="ab/.-", max_size=12)
@@ -70,6 +71,42 @@ def test_no_pattern_is_slow() -> None:
         assert not permissions.matches(pattern, "a" * 255)
     # A search that goes back and forth takes minutes for one of these.
     assert time.process_time() - began < 2
+
+
+@given(own=PATTERNS, given_=PATTERNS, model=LETTERS)
+def test_a_right_that_is_passed_on_never_grows(own: str, given_: str, model: str) -> None:
+    excess = permissions.find_excess(Rights(models=(own,)), Rights(models=(given_,)))
+    if excess is None and permissions.matches(given_, model):
+        assert permissions.matches(own, model)
+
+
+@pytest.mark.parametrize(
+    ("own", "given_", "excess"),
+    [
+        (Rights(), Rights(), None),
+        (Rights(), Rights(models=("a",), expires_ms=5, environment="test"), None),
+        (Rights(models=("gpt-*",)), Rights(models=("gpt-4*", "gpt-5")), None),
+        (Rights(models=("gpt-?",)), Rights(models=("gpt-?",)), None),
+        (Rights(models=("gpt-?",)), Rights(models=("gpt-*",)), "models"),
+        (Rights(models=("gpt-*",)), Rights(models=("gpt-4", "*")), "models"),
+        (Rights(models=("gpt-*",)), Rights(), "models"),
+        (Rights(endpoints=("embeddings",)), Rights(endpoints=("embeddings",)), None),
+        (Rights(endpoints=("embeddings",)), Rights(endpoints=("chat.completions",)), "endpoints"),
+        (Rights(endpoints=("embeddings",)), Rights(), "endpoints"),
+        (Rights(environment="test"), Rights(), "environment"),
+        (Rights(environment="test"), Rights(environment="test"), None),
+        (Rights(project_id=1), Rights(project_id=1), None),
+        (Rights(project_id=1), Rights(project_id=2), "project_id"),
+        (Rights(project_id=1), Rights(), "project_id"),
+        (Rights(expires_ms=5), Rights(expires_ms=5), None),
+        (Rights(expires_ms=5), Rights(expires_ms=6), "expires_at"),
+        (Rights(expires_ms=5), Rights(), "expires_at"),
+    ],
+)
+def test_what_goes_beyond_own_rights_is_named(
+    own: Rights, given_: Rights, excess: str | None
+) -> None:
+    assert permissions.find_excess(own, given_) == excess
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ know keys, requests or databases.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import (
     IPv4Address,
@@ -46,6 +47,37 @@ class Environment(StrEnum):
     TEST = "test"
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a key may do, or have the keys do that it makes; None is no restriction."""
+
+    environment: str = Environment.LIVE
+    project_id: int | None = None
+    models: tuple[str, ...] | None = None
+    endpoints: tuple[str, ...] | None = None
+    expires_ms: int | None = None
+
+
+def find_excess(own: Rights, given: Rights) -> str | None:
+    """Return the field in which `given` goes beyond `own`, or None.
+
+    Patterns that are within others in a way that is not plain to see count as going beyond.
+    """
+    if own.environment == Environment.TEST and given.environment != Environment.TEST:
+        return "environment"
+    if own.project_id is not None and given.project_id != own.project_id:
+        return "project_id"
+    if own.models is not None and not _are_within(given.models, own.models):
+        return "models"
+    if own.endpoints is not None:
+        if given.endpoints is None or not set(given.endpoints) <= set(own.endpoints):
+            return "endpoints"
+    if own.expires_ms is not None:
+        if given.expires_ms is None or given.expires_ms > own.expires_ms:
+            return "expires_at"
+    return None
+
+
 def clean_pattern(text: str, *, param: str = "models") -> str:
     """Return a model name or pattern as it was given.
 
@@ -72,23 +104,7 @@ def matches(pattern: str, model: str) -> bool:
     """
     if "*" not in pattern and "?" not in pattern:
         return pattern == model
-    any_one = 0
-    stars = 0
-    masks: dict[str, int] = {}
-    end = 1
-    for letter in pattern:
-        if letter == "*":
-            stars |= end
-            continue
-        if letter == "?":
-            any_one |= end
-        else:
-            masks[letter] = masks.get(letter, 0) | end
-        end <<= 1
-    state = 1
-    for letter in model:
-        state = ((state & (masks.get(letter, 0) | any_one)) << 1) | (state & stars)
-    return state & end != 0
+    return _follow(pattern, model, is_pattern=False)
 
 
 def any_matches(patterns: Iterable[str], model: str) -> bool:
@@ -187,6 +203,37 @@ def clean_labels(labels: Mapping[str, str], *, param: str = "labels") -> dict[st
 def encode_labels(labels: Mapping[str, str]) -> str:
     """Return labels as they are stored: one text for one set of labels, in ASCII."""
     return json.dumps(labels, sort_keys=True, separators=(",", ":"))
+
+
+def _are_within(given: tuple[str, ...] | None, own: tuple[str, ...]) -> bool:
+    if given is None:
+        return False
+    return all(any(_follow(wide, each, is_pattern=True) for wide in own) for each in given)
+
+
+def _follow(pattern: str, text: str, *, is_pattern: bool) -> bool:
+    """Whether the pattern takes the text or, where the text is a pattern, all that it takes."""
+    any_one = 0
+    stars = 0
+    masks: dict[str, int] = {}
+    end = 1
+    for letter in pattern:
+        if letter == "*":
+            stars |= end
+            continue
+        if letter == "?":
+            any_one |= end
+        else:
+            masks[letter] = masks.get(letter, 0) | end
+        end <<= 1
+    state = 1
+    for letter in text:
+        steps = masks.get(letter, 0) | any_one
+        if is_pattern and letter == "*":
+            # Only an asterisk takes whatever an asterisk takes.
+            steps = 0
+        state = ((state & steps) << 1) | (state & stars)
+    return state & end != 0
 
 
 def _parse_network(text: str) -> Network | None:
