@@ -24,7 +24,7 @@ import structlog
 import uvicorn
 
 import bursar
-from bursar import failpoints
+from bursar import failpoints, jobs
 from bursar.api import app as control
 from bursar.config import ConfigError, Settings, UpstreamSettings
 from bursar.core import permissions
@@ -39,7 +39,6 @@ from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
 from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
 from bursar.gateway.upstreams.sandbox import Sandbox
-from bursar.jobs import retention
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
 from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
@@ -118,7 +117,8 @@ async def running(
         parts.push_async_callback(worker.stop)
         lag = LoopLag()
         metrics.gauges = lambda: {**worker.gauges(), "bursar_loop_lag_seconds": lag.longest_s}
-        beside = [asyncio.create_task(each) for each in (retention.run(database), lag.run())]
+        periodic = jobs.start(database, limit_log_days=settings.limit_log_days)
+        beside = [asyncio.create_task(each) for each in (*periodic, lag.run())]
         parts.push_async_callback(_cancel, beside)
         yield Server(database, worker, router, metrics, _application(settings, worker, router))
 

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 COUNTERS: Final = (
     ("bursar_requests", "Requests to model endpoints by status.", ("endpoint", "status")),
     ("bursar_refusals", "Requests refused, by what stood in the way.", ("reason",)),
+    ("bursar_refusals_unlogged", "Refusals by limits that found no room in the limit log.", ()),
     ("bursar_callers_gone", "Callers of the control API who left in mid-request.", ()),
     ("bursar_upstream_failures", "Calls that an upstream failed or refused.", ("kind",)),
     ("bursar_charges_settled", "Charges settled in the ledger.", ()),
@@ -60,6 +61,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
         self.refusals: dict[str, int] = {}
+        self.refusals_unlogged = 0
         self.callers_gone = 0
         self.upstream_failures: dict[str, int] = {}
         self.settled = 0
@@ -99,6 +101,7 @@ class Metrics:
         return {
             "bursar_requests": {(e, str(s)): n for (e, s), n in self.requests.items()},
             "bursar_refusals": {(reason,): n for reason, n in self.refusals.items()},
+            "bursar_refusals_unlogged": {(): self.refusals_unlogged},
             "bursar_callers_gone": {(): self.callers_gone},
             "bursar_upstream_failures": {(k,): n for k, n in self.upstream_failures.items()},
             "bursar_charges_settled": {(): self.settled},

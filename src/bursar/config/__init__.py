@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     lease_idle_s: Seconds = Field(
         default=5.0, description="How long a worker keeps credit that it does not use, in seconds."
     )
+    limit_log_days: int = Field(
+        default=30, ge=1, le=3_650, description="How long refusals by limits are kept, in days."
+    )
     keyring_most: int = Field(
         default=200_000, ge=100, description="The most keys that a worker remembers."
     )

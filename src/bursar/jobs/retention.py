@@ -1,7 +1,7 @@
 """Retention: forgets what is no longer needed and prepares what soon will be.
 
-Owns how long feed lines and idempotency records live, and when partitions are made. Must not touch
-transfers or usage: history is never deleted here.
+Owns how long feed lines, idempotency records and refusals live, and when partitions are made. Must
+not touch transfers or usage: history is never deleted here.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import structlog
 
 from bursar.store import changes, idempotency
 from bursar.store.database import UNAVAILABLE, Database, describe
+from bursar.store.limits import refusals
 from bursar.store.migrations import partitions
 
 _log = structlog.get_logger("bursar.retention")
@@ -17,20 +18,29 @@ _EVERY_S = 3_600.0
 _DAY_MS = 86_400_000
 
 
-async def run(database: Database) -> None:
+async def run(database: Database, *, limit_log_days: int) -> None:
     """Tidy up at once and then every hour, until cancelled."""
     while True:
         try:
-            await tidy(database)
+            await tidy(database, limit_log_days=limit_log_days)
         except UNAVAILABLE as error:
             _log.warning("retention_failed", error=describe(error))
         await asyncio.sleep(_EVERY_S)
 
 
-async def tidy(database: Database) -> None:
-    """Make the next months' partitions; forget feed lines and idempotency records of yesterday."""
+async def tidy(database: Database, *, limit_log_days: int) -> None:
+    """Make the next months' partitions; forget yesterday's feed lines and idempotency records.
+
+    And refusals by limits that are older than `limit_log_days`.
+    """
     async with database.write() as tx:
         await partitions.ensure(tx, now_ms=tx.now_ms)
     async with database.write() as tx:
         await idempotency.delete_before(tx, at_ms=tx.now_ms - _DAY_MS)
         await changes.delete_before(tx, at_ms=tx.now_ms - _DAY_MS)
+    # In many transactions: each holds SQLite's one write lock only for a moment.
+    while True:
+        async with database.write() as tx:
+            before_ms = tx.now_ms - limit_log_days * _DAY_MS
+            if not await refusals.delete_before(tx, at_ms=before_ms):
+                return

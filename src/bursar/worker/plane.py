@@ -30,6 +30,7 @@ from bursar.worker.journal import Journal
 from bursar.worker.keyring import Keyring
 from bursar.worker.leasing import Leasing, unavailable
 from bursar.worker.purse import Amounts, Hold, Purse, Slot
+from bursar.worker.refusals import Refusals
 from bursar.worker.settlement import Settlement
 from bursar.worker.watch import Watch
 
@@ -87,6 +88,7 @@ class Worker:
         )
         self.watch = Watch(silent_s=limits.lease_ttl_s, apart_s=limits.lease_ttl_s / 3)
         self.pricebook = PriceBook(())
+        self.refusals = Refusals(database, metrics, clock_ms=clock_ms)
         self.is_draining = False
         # Told to stop: what comes is still served, but no more should be sent here.
         self.is_leaving = False
@@ -113,6 +115,7 @@ class Worker:
             self._follow_prices,
             self._return_idle,
             self._keep_alive,
+            self.refusals.run,
         ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         self.database.add_barrier(self._flush)
@@ -130,6 +133,7 @@ class Worker:
         if is_settled:
             with suppress(*UNAVAILABLE):
                 await recovery.retire(self.database, worker_id=self.worker_id)
+                await self.refusals.flush()
         self.journal.close(is_settled=is_settled)
 
     def closed(self) -> Deny | None:
@@ -226,12 +230,16 @@ class Worker:
         topics = {change.topic for change in news}
         if changes.PRICES in topics:
             self._prices_changed.set()
-        if topics & {changes.ALLOWANCE, changes.ACCOUNT, changes.KEY}:
+        if topics & {changes.ALLOWANCE, changes.ACCOUNT, changes.KEY, changes.PLAN}:
             touched = {change.account_id for change in news}
-            slots = [s for s in self.purse.slots.values() if s.ref.account_id in touched]
+            slots = [
+                slot
+                for slot in self.purse.slots.values()
+                if slot.ref.account_id in touched or changes.PLAN in topics
+            ]
             for slot in slots:
                 slot.exhausted_until_ms = 0
-            if changes.ALLOWANCE in topics and self.worker_id:
+            if topics & {changes.ALLOWANCE, changes.PLAN} and self.worker_id:
                 self.leasing.recall(slots)
 
     async def _flush(self) -> None:

@@ -240,7 +240,7 @@ async def _put(
 async def _get(tx: WriteTx, *, ref: AllowanceRef) -> Limit:
     row = await allowances.find_limit(tx, ref=ref)
     if row is None:
-        raise InvariantViolated("allowance_missing", f"Allowance {ref.name} is not there.")
+        raise InvariantViolated("allowance_unknown", f"Allowance {ref.name} is not there.")
     return (await _at(tx, [row], account_id=ref.account_id, now_ms=tx.now_ms))[0]
 
 

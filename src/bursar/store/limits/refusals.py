@@ -5,11 +5,10 @@ not know how refusals are gathered (that is `worker.refusals`).
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from typing import Any, Final
+from dataclasses import astuple, dataclass
+from typing import Final
 
 from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
 from bursar.store.tables import limit_log
@@ -57,21 +56,37 @@ class Position:
     allowance: str
 
 
-_NAMES: Final = tuple(field.name for field in fields(RefusalRow))
-_COLUMNS: Final = tuple(limit_log.c[name] for name in _NAMES)
+# Once a second and worker: written down, because putting it together anew takes longer than the
+# database does.
+_ADD_ARRAYS: Final = """
+    INSERT INTO limit_log AS l (account_id, at_ms, allowance, key_id, model, endpoint, status,
+                                resource, window_name, limit_amount, count)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[],
+                         $6::text[], $7::bigint[], $8::text[], $9::text[], $10::bigint[],
+                         $11::bigint[])
+    ON CONFLICT (account_id, at_ms, allowance) DO UPDATE SET count = l.count + excluded.count
+"""
+_ADD_ROW: Final = """
+    INSERT INTO limit_log (account_id, at_ms, allowance, key_id, model, endpoint, status,
+                           resource, window_name, limit_amount, count)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (account_id, at_ms, allowance) DO UPDATE SET count = count + excluded.count
+"""
 
 
 async def add_refusals(tx: WriteTx, *, rows: Sequence[RefusalRow]) -> None:
-    """Store refusals; those of a limit and second that has a row are added to its count."""
+    """Store refusals; those of a limit and second that has a row are added to its count.
+
+    No two of them may be of the same limit and second.
+    """
     # In one order, so that two workers who saw the same limits do not wait for each other.
     ordered = sorted(rows, key=lambda row: (row.account_id, row.at_ms, row.allowance))
-    values = [dict(zip(_NAMES, astuple(row), strict=True)) for row in ordered]
-    insertion: Any = postgresql.insert if tx.dialect == POSTGRESQL else sqlite.insert
-    statement = insertion(limit_log).values(values)
-    total = limit_log.c.count + statement.excluded.count
-    await tx.execute(
-        statement.on_conflict_do_update(index_elements=limit_log.primary_key, set_={"count": total})
-    )
+    values = [astuple(row) for row in ordered]
+    if tx.dialect == POSTGRESQL:
+        columns = tuple(list(column) for column in zip(*values, strict=True))
+        await tx.driver(_ADD_ARRAYS, columns)
+    else:
+        await tx.driver(_ADD_ROW, values)
 
 
 async def list_refusals(
@@ -80,7 +95,7 @@ async def list_refusals(
     """Return the account's refusals, newest first."""
     c = limit_log.c
     query = (
-        select(*_COLUMNS)
+        select(limit_log)
         .where(c.account_id == account_id)
         .order_by(c.at_ms.desc(), c.allowance.desc())
         .limit(limit)
