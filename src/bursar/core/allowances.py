@@ -10,6 +10,9 @@ from enum import StrEnum
 
 from bursar.core.errors import InvariantViolated
 from bursar.core.money import MAX_NANOS
+from bursar.core.windows import Window
+
+OWN, PLAN = "own", "plan"
 
 
 class Resource(StrEnum):
@@ -43,13 +46,21 @@ class AllowanceRef:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """One row: `limit` None is unlimited; `used` is settled, `leased` is set aside."""
+    """One row: `limit` None is unlimited; `used` is settled, `leased` is set aside.
+
+    `soft` is where somebody is told, and nobody refused. `origin` is OWN for what people have set
+    and PLAN for a default of the account's plan, whose row is made by its first lease: until then
+    it is not `is_stored`.
+    """
 
     ref: AllowanceRef
     limit: int | None
     used: int
     leased: int
     window_start_ms: int
+    soft: int | None = None
+    origin: str = OWN
+    is_stored: bool = True
 
     @property
     def left(self) -> int | None:
@@ -60,6 +71,18 @@ class Allowance:
     def free(self) -> int | None:
         """What can still be leased: limit less used and leased, never below 0; None likewise."""
         return None if self.limit is None else _free(self)
+
+    @property
+    def ceiling(self) -> int | None:
+        """What leases are granted up to; None: none are needed, and what is used is only counted.
+
+        Leases are also what a window moves on by, and what a soft limit is noticed by. So what has
+        one or the other is leased, without a limit up to all that there can be.
+        """
+        if self.limit is not None:
+            return self.limit
+        is_counted = self.soft is None and self.ref.window == Window.LIFETIME
+        return None if is_counted else MAX_NANOS
 
 
 def take(

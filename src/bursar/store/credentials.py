@@ -11,9 +11,11 @@ from typing import Final
 
 from sqlalchemy import Row, case, func, or_, select, tuple_
 
-from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.core.allowances import PLAN, Allowance, AllowanceRef
 from bursar.store.database import ReadTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID, decode_labels, decode_list
+from bursar.store.limits import plans
+from bursar.store.limits.plans import PlanLimit
 from bursar.store.tables import accounts, allowances, keys
 
 _CREDENTIALS: Final = select(
@@ -41,6 +43,7 @@ _CREDENTIALS: Final = select(
         else_=func.coalesce(accounts.c.status, "cancelled"),
     ).label("account_status"),
     func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
+    func.coalesce(accounts.c.plan_id, 0).label("plan_id"),
 ).select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
 
 
@@ -54,7 +57,7 @@ class CredentialRow:
     `models` are patterns, `networks` are texts for `permissions.parse_networks`; for these and
     `endpoints` None is no restriction. `labels` go with every call; `label_names` are those that a
     caller may set (None: none). `allowances` are those of wallet, account, project, user and key,
-    in the order of locking.
+    in the order of locking, with the defaults of the account's plan that have no row yet.
     """
 
     key_id: int
@@ -91,10 +94,13 @@ async def find_all(tx: ReadTx, *, secret_hashes: Sequence[bytes]) -> dict[bytes,
     scopes = {row.id: _scopes(row) for row in rows}
     wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
     limits = await _list_limits(tx, wanted=wanted)
+    of_plans = await plans.list_limits(tx, plan_ids=list({row.plan_id for row in rows}))
     asked = frozenset(secret_hashes)
     found: dict[bytes, CredentialRow] = {}
     for row in rows:
-        credential = _credential(row, _of_scopes(limits, row.account_id, scopes[row.id]))
+        lines = of_plans[row.plan_id]
+        found_limits = _of_scopes(limits, row.account_id, scopes[row.id], lines=lines)
+        credential = _credential(row, found_limits)
         if row.secret_hash in asked:
             found[bytes(row.secret_hash)] = credential
         if row.previous_hash in asked:
@@ -152,6 +158,8 @@ async def _list_limits(
         allowances.c.used,
         allowances.c.leased,
         allowances.c.window_start_ms,
+        allowances.c.soft_amount,
+        allowances.c.origin,
     ).where(tuple_(allowances.c.account_id, allowances.c.scope).in_(list(wanted)))
     for row in await tx.execute(query):
         allowance = Allowance(AllowanceRef(*row[:5]), *row[5:])  # type: ignore[call-arg]
@@ -160,8 +168,18 @@ async def _list_limits(
 
 
 def _of_scopes(
-    limits: dict[tuple[int, str], list[Allowance]], account_id: int, scopes: tuple[str, ...]
+    limits: dict[tuple[int, str], list[Allowance]],
+    account_id: int,
+    scopes: tuple[str, ...],
+    *,
+    lines: Sequence[PlanLimit],
 ) -> tuple[Allowance, ...]:
+    found = {row.ref: row for scope in scopes for row in limits.get((account_id, scope), ())}
+    for line in lines:
+        for scope in scopes if line.effective is not None else ():
+            if scope.partition(":")[0] == line.scope_kind:
+                ref = AllowanceRef(account_id, scope, line.resource, line.window, line.model)
+                default = Allowance(ref, line.effective, 0, 0, 0, origin=PLAN, is_stored=False)
+                found.setdefault(ref, default)
     # Sorted here and not by the database, whose collation may order scopes otherwise than Python.
-    found = [row for scope in scopes for row in limits.get((account_id, scope), ())]
-    return tuple(sorted(found, key=lambda row: row.ref))
+    return tuple(found[ref] for ref in sorted(found))

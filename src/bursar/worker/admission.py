@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bursar.core.money import format_usd
 from bursar.core.refusals import Deny, Reason
-from bursar.worker.purse import COST, Amounts, Hold, Lease, Slot
+from bursar.worker.purse import CONCURRENCY, COST, Amounts, Hold, Lease, Slot
 
 _HELD_RETRY_S = 1
 
@@ -19,14 +19,16 @@ def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slo
     parts: list[tuple[Slot, Lease | None]] = []
     short: list[Slot] = []
     for slot in slots:
-        if slot.limit is None:
+        if not slot.is_leased:
             parts.append((slot, None))
             continue
         lease = slot.lease if now_ms < slot.lease.end_ms else slot.current(now_ms)
-        if lease.available < needs[slot.index]:
-            short.append(slot)
-        else:
+        if lease.available >= needs[slot.index]:
             parts.append((slot, lease))
+        elif slot.limit is not None or now_ms >= slot.exhausted_until_ms:
+            short.append(slot)
+        # Else the ledger, by other clocks, is in a later window, where this call does not count: a
+        # limit that stops nobody does not do so then.
     if short:
         return short
     hold = Hold(needs, parts, now_ms)
@@ -47,9 +49,7 @@ def dry(slots: Sequence[Slot]) -> list[Slot]:
     return [
         slot
         for slot in slots
-        if slot.limit is not None
-        and slot.lease.available < slot.low_water
-        and not slot.is_refilling
+        if slot.is_leased and slot.lease.available < slot.low_water and not slot.is_refilling
     ]
 
 
@@ -66,11 +66,13 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
     """
     exhausted = [slot for slot in short if _is_exhausted(slot, needs, now_ms)] or list(short)
     slot = min(exhausted, key=lambda each: (_precedence(each, needs), each.ref))
-    left = max(0, slot.known_left or 0)
+    # Calls at once are never used up, only held: there are none left where one is refused.
+    left = 0 if slot.index == CONCURRENCY else max(0, slot.known_left or 0)
     needed = needs[slot.index]
     resets_at_ms = None if slot.ref.window == "lifetime" else slot.lease.end_ms
     if slot.index != COST:
-        reason, words = Reason.RATE, f"{left} of {slot.limit} {slot.ref.resource} are left"
+        what = "calls at once" if slot.index == CONCURRENCY else slot.ref.resource
+        reason, words = Reason.RATE, f"{left} of {slot.limit} {what} are left"
         retry_after_s = _seconds_until(resets_at_ms, now_ms)
     elif needed <= left:
         reason, retry_after_s = Reason.CREDIT_HELD, _HELD_RETRY_S

@@ -147,14 +147,15 @@ class Keyring:
             elif change.topic in {changes.ACCOUNT, changes.ALLOWANCE}:
                 for key_id in list(self._by_account.get(change.account_id, ())):
                     self._drop(change.account_id, key_id)
+            elif change.topic == changes.PLAN:
+                self._changed.add(_EVERY_ACCOUNT)
+                self._drop_all()
 
     def clear(self) -> None:
         """Forget everything: the change feed may have been missed."""
         self._changed.add(_EVERY_ACCOUNT)
         self._unknown.clear()
-        for account_id, known in list(self._by_account.items()):
-            for key_id in list(known):
-                self._drop(account_id, key_id)
+        self._drop_all()
 
     async def _read_wanted(self) -> None:
         """Look up whatever is wanted, many at a time, until nothing is."""
@@ -205,6 +206,11 @@ class Keyring:
         of_account = self._by_account.setdefault(row.account_id, {})
         of_account.setdefault(row.key_id, []).append(digest)
         return credential
+
+    def _drop_all(self) -> None:
+        for account_id, known in list(self._by_account.items()):
+            for key_id in list(known):
+                self._drop(account_id, key_id)
 
     def _drop(self, account_id: int, key_id: int) -> None:
         known = self._by_account.get(account_id)

@@ -205,7 +205,7 @@ class Leasing:
         missing = max(0, sum(needs) - lease.available)
         need = max(0, min(needs) - lease.available) if needs else 0
         tells = missing > 0 and self._recalls.tells(slot)
-        return Want(slot.ref, lease.start_ms, max(1, need), missing, target, tells)
+        return Want(slot.ref, lease.start_ms, max(1, need), missing, target, tells, slot.is_stored)
 
     @failpoints.before("lease.granted")
     def _receive(
@@ -220,7 +220,7 @@ class Leasing:
             slot.lease.available += grant.granted
         slot.learn(grant.allowance)
         slot.spent, slot.refilled_ms, slot.peak = 0, now_ms, slot.lease.held
-        is_enough = slot.limit is None or grant.granted >= want.demand
+        is_enough = not slot.is_leased or grant.granted >= want.demand
         if grant.granted and is_enough:
             slot.low_water = min(want.target, slot.lease.available) // 2
             slot.exhausted_until_ms = 0

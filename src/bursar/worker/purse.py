@@ -64,7 +64,11 @@ class Lease:
 
 
 class Slot:
-    """One allowance as this worker sees it: its limit, its lease and how fast it is spent."""
+    """One allowance as this worker sees it: its limit, its lease and how fast it is spent.
+
+    `limit` None refuses nobody. It is leased all the same where `is_leased`: see
+    `Allowance.ceiling`.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -73,7 +77,9 @@ class Slot:
         "exhausted_need",
         "exhausted_until_ms",
         "index",
+        "is_leased",
         "is_refilling",
+        "is_stored",
         "known_left",
         "lease",
         "limit",
@@ -91,6 +97,8 @@ class Slot:
         self.ref = allowance.ref
         self.columns = (self.ref.scope, self.ref.resource, self.ref.window, self.ref.model)
         self.limit = allowance.limit
+        self.is_leased = allowance.ceiling is not None
+        self.is_stored = allowance.is_stored
         self.zone = zone
         self.index = _INDEX[allowance.ref.resource]
         self.era = 0
@@ -130,10 +138,22 @@ class Slot:
     def learn(self, allowance: Allowance) -> None:
         """Take over what the store said of this allowance."""
         self.limit = allowance.limit
+        self.is_leased = allowance.ceiling is not None
+        self.is_stored = self.is_stored or allowance.is_stored
         if allowance.limit is None:
             self.known_left = None
         else:
             self.known_left = allowance.limit - allowance.used - self.lease.pending
+
+    def move(self, zone: str, now_ms: int) -> None:
+        """Live in another time zone: where that has another window now, with a new lease."""
+        self.zone = zone
+        lease = self._new_lease(now_ms)
+        if lease.start_ms == self.lease.start_ms:
+            self.lease.end_ms = lease.end_ms
+        else:
+            self.lease = lease
+            self.exhausted_until_ms = 0
 
     def _new_lease(self, now_ms: int) -> Lease:
         limits = bounds(Window(self.ref.window), now_ms=now_ms, zone=self.zone)
@@ -275,7 +295,10 @@ class Purse:
         if slot is None:
             slot = self._known[allowance.ref] = Slot(allowance, zone=zone, now_ms=now_ms)
         self.slots[allowance.ref] = slot
-        if slot.limit != allowance.limit:
+        if slot.zone != zone:
+            slot.move(zone, now_ms)
+        is_leased = allowance.ceiling is not None
+        if slot.limit != allowance.limit or slot.is_leased is not is_leased:
             slot.learn(allowance)
             slot.exhausted_until_ms = 0
         return slot

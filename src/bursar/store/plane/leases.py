@@ -29,6 +29,7 @@ class Want:
 
     Less than `need` is useless; `demand` is wanted at once, `target` as a store for a while. With
     `tells` other workers are told if `demand` is not free and they have leases that may be idle.
+    Without `is_stored` the allowance is a plan's default, which may have no row yet.
     """
 
     ref: AllowanceRef
@@ -37,6 +38,7 @@ class Want:
     demand: int
     target: int
     tells: bool = False
+    is_stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,14 @@ async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[Al
     """
     await workers.renew(tx, worker_id=worker_id)
     wanted = {want.ref: want for want in wants}
+    await _make(tx, refs=sorted(want.ref for want in wants if not want.is_stored))
     rows = await lock(tx, refs=sorted(wanted))
     grants: dict[AllowanceRef, Grant] = {}
     for row in rows:
         want = wanted[row.ref]
         if row.window_start_ms > want.window_start_ms:
             continue
-        if row.limit is None:
+        if row.ceiling is None:
             grants[row.ref] = Grant(0, row)
             continue
         rolled = rules.roll(row, want.window_start_ms)
@@ -76,7 +79,7 @@ async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[Al
             if elsewhere and want.tells:
                 tx.announce(WANTED, account_id=row.ref.account_id, subject=_ask(worker_id, row.ref))
         grants[row.ref] = Grant(granted, after, elsewhere)
-    written = [grant for grant in grants.values() if grant.allowance.limit is not None]
+    written = [grant for grant in grants.values() if grant.allowance.ceiling is not None]
     await _write(tx, worker_id=worker_id, grants=written)
     return grants
 
@@ -154,6 +157,16 @@ async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
     return found
 
 
+async def _make(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> None:
+    """Give plans' defaults their rows; before any allowance is locked, as whoever changes plans."""
+    if not refs:
+        return
+    if tx.dialect == POSTGRESQL:
+        # A statement of its own: what it waits for must be visible to the next one.
+        await tx.driver(statements.HOLD_PLANS, (sorted({ref.account_id for ref in refs}),))
+    await run(tx, statements.MAKE_ALLOWANCES, [(*_key(ref), tx.now_ms) for ref in refs])
+
+
 async def _return(
     tx: WriteTx, *, worker_id: int, returns: Sequence[tuple[AllowanceRef, int, int]]
 ) -> None:
@@ -222,6 +235,5 @@ def _key(ref: AllowanceRef) -> tuple[int, str, str, str, str]:
 
 
 def _allowance(row: Sequence[object]) -> Allowance:
-    account_id, scope, resource, window, model, limit, used, leased, start = row
-    ref = AllowanceRef(account_id, scope, resource, window, model)  # type: ignore[arg-type]
-    return Allowance(ref, limit, used, leased, start)  # type: ignore[arg-type]
+    ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
+    return Allowance(ref, *row[5:])  # type: ignore[arg-type]

@@ -193,7 +193,8 @@ def _by_hour(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     totals = []
     for (start_ms, account_id, key_id, project_id, user_id, *rest), members in groups.items():
         key = (account_id, start_ms, key_id, project_id or 0, user_id or 0, *rest)
-        totals.append((*key, len(members), *(sum(map(column, members)) for column in _ROLLUP_SUMS)))
+        sums = (sum(map(column, members)) for column in _ROLLUP_SUMS)
+        totals.append((*key, len(members), *sums, max(row[1] for row in members)))
     return totals
 
 
@@ -201,7 +202,8 @@ def _by_day(hours: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
     for account_id, hour_ms, *rest in hours:
         key = (account_id, hour_ms - hour_ms % _DAY_MS, *rest[:6])
-        sums[key] = tuple(map(operator.add, sums.get(key, (0,) * 7), rest[6:]))
+        *total, last_ms = sums.get(key, (0,) * 8)
+        sums[key] = (*map(operator.add, total, rest[6:-1]), max(last_ms, rest[-1]))
     return [(*key, *total) for key, total in sums.items()]
 
 

@@ -12,7 +12,7 @@ from typing import Final
 LOCK_ALLOWANCES: Final = (
     """
     SELECT a.account_id, a.scope, a.resource, a.window_name, a.model,
-           a.limit_amount, a.used, a.leased, a.window_start_ms
+           a.limit_amount, a.used, a.leased, a.window_start_ms, a.soft_amount, a.origin
       FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
            AS w(account_id, scope, resource, window_name, model)
       JOIN allowances a USING (account_id, scope, resource, window_name, model)
@@ -21,13 +21,52 @@ LOCK_ALLOWANCES: Final = (
     """,
     """
     SELECT account_id, scope, resource, window_name, model,
-           limit_amount, used, leased, window_start_ms
+           limit_amount, used, leased, window_start_ms, soft_amount, origin
       FROM allowances
      WHERE account_id = ? AND scope = ? AND resource = ? AND window_name = ? AND model = ?
     """,
 )
 
-# Rolls the window over and takes the slice in one guarded statement.
+# Whose plan decides about an allowance that is made now: it must not change before the commit.
+HOLD_PLANS: Final = """
+    SELECT a.id FROM accounts a JOIN plans p ON p.id = a.plan_id
+     WHERE a.id = ANY($1::bigint[]) ORDER BY a.id FOR SHARE
+"""
+
+# A plan's default gets a row when it is first leased from, with the amount of that moment. Where
+# the plan has none any more, it is a limit of nobody, and has a row for what is counted.
+MAKE_ALLOWANCES: Final = (
+    """
+    INSERT INTO allowances (account_id, scope, resource, window_name, model, limit_amount, used,
+                            leased, window_start_ms, origin, created_ms)
+    SELECT w.account_id, w.scope, w.resource, w.window_name, w.model,
+           coalesce(l.default_amount, l.most_amount), 0, 0, 0,
+           CASE WHEN l.plan_id IS NULL THEN 'own' ELSE 'plan' END, w.now_ms
+      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+           AS w(account_id, scope, resource, window_name, model, now_ms)
+      JOIN accounts a ON a.id = w.account_id
+      LEFT JOIN plan_limits l
+             ON l.plan_id = a.plan_id AND l.scope_kind = split_part(w.scope, ':', 1)
+            AND l.resource = w.resource AND l.window_name = w.window_name AND l.model = w.model
+     ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO allowances (account_id, scope, resource, window_name, model, limit_amount, used,
+                            leased, window_start_ms, origin, created_ms)
+    SELECT a.id, ?2, ?3, ?4, ?5, coalesce(l.default_amount, l.most_amount), 0, 0, 0,
+           CASE WHEN l.plan_id IS NULL THEN 'own' ELSE 'plan' END, ?6
+      FROM accounts a
+      LEFT JOIN plan_limits l
+             ON l.plan_id = a.plan_id
+            AND l.scope_kind = substr(?2, 1, instr(?2 || ':', ':') - 1)
+            AND l.resource = ?3 AND l.window_name = ?4 AND l.model = ?5
+     WHERE a.id = ?1
+    ON CONFLICT DO NOTHING
+    """,
+)
+
+# Rolls the window over and takes the slice in one guarded statement; 2^63 - 1 is MAX_NANOS.
 GRANT_ALLOWANCES: Final = (
     """
     UPDATE allowances a
@@ -42,7 +81,7 @@ GRANT_ALLOWANCES: Final = (
        AND a.window_start_ms <= w.start_ms
        AND (w.amount = 0
             OR CASE WHEN a.window_start_ms < w.start_ms THEN 0 ELSE a.used + a.leased END
-               + w.amount <= a.limit_amount)
+               + w.amount <= coalesce(a.limit_amount, 9223372036854775807))
     """,
     """
     UPDATE allowances
@@ -52,7 +91,8 @@ GRANT_ALLOWANCES: Final = (
      WHERE account_id = ?1 AND scope = ?2 AND resource = ?3 AND window_name = ?4 AND model = ?5
        AND window_start_ms <= ?6
        AND (?7 = 0
-            OR CASE WHEN window_start_ms < ?6 THEN 0 ELSE used + leased END + ?7 <= limit_amount)
+            OR CASE WHEN window_start_ms < ?6 THEN 0 ELSE used + leased END + ?7
+               <= coalesce(limit_amount, 9223372036854775807))
     """,
 )
 
@@ -173,11 +213,11 @@ SETTLE_BATCH: Final = """
         INSERT INTO usage_hourly AS h (
             account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
             input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
-            overrun_nanos)
+            overrun_nanos, last_ms)
         SELECT account_id, at_ms - at_ms % 3600000, key_id, coalesce(project_id, 0),
                coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
                sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
-               sum(cost_nanos), sum(overrun_nanos)
+               sum(cost_nanos), sum(overrun_nanos), max(at_ms)
           FROM e GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
         ON CONFLICT (account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome)
         DO UPDATE SET requests = h.requests + excluded.requests,
@@ -186,16 +226,17 @@ SETTLE_BATCH: Final = """
             output_tokens = h.output_tokens + excluded.output_tokens,
             reasoning_tokens = h.reasoning_tokens + excluded.reasoning_tokens,
             cost_nanos = h.cost_nanos + excluded.cost_nanos,
-            overrun_nanos = h.overrun_nanos + excluded.overrun_nanos
+            overrun_nanos = h.overrun_nanos + excluded.overrun_nanos,
+            last_ms = greatest(h.last_ms, excluded.last_ms)
     ), daily AS (
         INSERT INTO usage_daily AS d (
             account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
             input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
-            overrun_nanos)
+            overrun_nanos, last_ms)
         SELECT account_id, at_ms - at_ms % 86400000, key_id, coalesce(project_id, 0),
                coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
                sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
-               sum(cost_nanos), sum(overrun_nanos)
+               sum(cost_nanos), sum(overrun_nanos), max(at_ms)
           FROM e GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
         ON CONFLICT (account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome)
         DO UPDATE SET requests = d.requests + excluded.requests,
@@ -204,7 +245,8 @@ SETTLE_BATCH: Final = """
             output_tokens = d.output_tokens + excluded.output_tokens,
             reasoning_tokens = d.reasoning_tokens + excluded.reasoning_tokens,
             cost_nanos = d.cost_nanos + excluded.cost_nanos,
-            overrun_nanos = d.overrun_nanos + excluded.overrun_nanos
+            overrun_nanos = d.overrun_nanos + excluded.overrun_nanos,
+            last_ms = greatest(d.last_ms, excluded.last_ms)
     ), shrunk AS (
         UPDATE leases l SET amount = l.amount - (w->>7)::bigint
           FROM jsonb_array_elements($2::text::jsonb) AS w
@@ -238,8 +280,8 @@ ADD_HOURLY: Final = """
     INSERT INTO usage_hourly (
         account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
         input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
-        overrun_nanos)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        overrun_nanos, last_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome)
     DO UPDATE SET requests = requests + excluded.requests,
         input_tokens = input_tokens + excluded.input_tokens,
@@ -247,15 +289,16 @@ ADD_HOURLY: Final = """
         output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
         cost_nanos = cost_nanos + excluded.cost_nanos,
-        overrun_nanos = overrun_nanos + excluded.overrun_nanos
+        overrun_nanos = overrun_nanos + excluded.overrun_nanos,
+        last_ms = max(last_ms, excluded.last_ms)
 """
 
 ADD_DAILY: Final = """
     INSERT INTO usage_daily (
         account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
         input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
-        overrun_nanos)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        overrun_nanos, last_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome)
     DO UPDATE SET requests = requests + excluded.requests,
         input_tokens = input_tokens + excluded.input_tokens,
@@ -263,7 +306,8 @@ ADD_DAILY: Final = """
         output_tokens = output_tokens + excluded.output_tokens,
         reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
         cost_nanos = cost_nanos + excluded.cost_nanos,
-        overrun_nanos = overrun_nanos + excluded.overrun_nanos
+        overrun_nanos = overrun_nanos + excluded.overrun_nanos,
+        last_ms = max(last_ms, excluded.last_ms)
 """
 
 SETTLE_ALLOWANCES: Final = (
