@@ -8,9 +8,13 @@ guesser which of them it was; logs and metrics have the reason.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from bursar.core import errors
+from bursar.core.allowances import AllowanceRef, Resource
+from bursar.core.money import format_usd
 
+_HELD_RETRY_S = 1
 _INVALID_KEY = ("invalid_api_key", errors.Unauthenticated, "The API key is not valid.")
 
 
@@ -129,6 +133,10 @@ class Reason(StrEnum):
     )
 
 
+# Which of two reasons is the answer: the smaller number.
+ORDER: Final = {reason: number for number, reason in enumerate(Reason)}
+
+
 @dataclass(frozen=True, slots=True)
 class Deny:
     """A refusal: which reason, in which words, and for a limit its numbers and its reset.
@@ -153,6 +161,49 @@ def deny(reason: Reason, *, param: str | None = None, retry_after_s: int | None 
     return Deny(reason, reason.message, param=param, retry_after_s=retry_after_s)
 
 
+def reason_of(resource: str, *, needed: int, left: int) -> Reason:
+    """Return why a request is refused that an allowance of this resource has too little for.
+
+    Credit that only requests in flight hold is worth waiting for; credit that is spent is not.
+    """
+    if resource != Resource.COST:
+        return Reason.RATE
+    return Reason.CREDIT_HELD if needed <= left else Reason.QUOTA
+
+
+def deny_by_limit(
+    ref: AllowanceRef,
+    *,
+    limit: int | None,
+    left: int,
+    needed: int,
+    resets_at_ms: int | None,
+    now_ms: int,
+) -> Deny:
+    """Return the refusal of a request that needs more than `left`, or than nobody else holds."""
+    reason = reason_of(ref.resource, needed=needed, left=left)
+    retry_after_s = None
+    if reason is Reason.RATE:
+        what = "calls at once" if ref.resource == Resource.CONCURRENCY else ref.resource
+        words = f"{left} of {limit} {what} are left"
+        retry_after_s = _seconds_until(resets_at_ms, now_ms)
+    elif reason is Reason.CREDIT_HELD:
+        words = f"{format_usd(left)} USD are left, but requests in flight hold them"
+        retry_after_s = _HELD_RETRY_S
+    else:
+        words = f"{format_usd(left)} USD are left and this request may cost {format_usd(needed)}"
+    return Deny(
+        reason,
+        f"{reason.message} ({ref.name}: {words}.)",
+        allowance=ref.name,
+        limit=limit,
+        left=left,
+        resource=ref.resource,
+        resets_at_ms=resets_at_ms,
+        retry_after_s=retry_after_s,
+    )
+
+
 def as_error(refusal: Deny) -> errors.BursarError:
     """Return the error with which a use case raises this refusal; `extra` has its numbers."""
     numbers = {
@@ -170,3 +221,7 @@ def as_error(refusal: Deny) -> errors.BursarError:
         extra={name: value for name, value in numbers.items() if value is not None},
         retry_after_s=refusal.retry_after_s,
     )
+
+
+def _seconds_until(moment_ms: int | None, now_ms: int) -> int:
+    return 1 if moment_ms is None else max(1, -(-(moment_ms - now_ms) // 1000))

@@ -7,11 +7,8 @@ needs, or none does: a refusal consumes nothing of any limit.
 
 from collections.abc import Sequence
 
-from bursar.core.money import format_usd
-from bursar.core.refusals import Deny, Reason
-from bursar.worker.purse import CONCURRENCY, COST, Amounts, Hold, Lease, Slot
-
-_HELD_RETRY_S = 1
+from bursar.core.refusals import ORDER, Deny, deny_by_limit, reason_of
+from bursar.worker.purse import CONCURRENCY, Amounts, Hold, Lease, Slot
 
 
 def admit(slots: Sequence[Slot], needs: Amounts, now_ms: int) -> Hold | list[Slot]:
@@ -68,27 +65,13 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
     slot = min(exhausted, key=lambda each: (_precedence(each, needs), each.ref))
     # Calls at once are never used up, only held: there are none left where one is refused.
     left = 0 if slot.index == CONCURRENCY else max(0, slot.known_left or 0)
-    needed = needs[slot.index]
-    resets_at_ms = None if slot.ref.window == "lifetime" else slot.lease.end_ms
-    if slot.index != COST:
-        what = "calls at once" if slot.index == CONCURRENCY else slot.ref.resource
-        reason, words = Reason.RATE, f"{left} of {slot.limit} {what} are left"
-        retry_after_s = _seconds_until(resets_at_ms, now_ms)
-    elif needed <= left:
-        reason, retry_after_s = Reason.CREDIT_HELD, _HELD_RETRY_S
-        words = f"{format_usd(left)} USD are left, but requests in flight hold them"
-    else:
-        reason, retry_after_s = Reason.QUOTA, None
-        words = f"{format_usd(left)} USD are left and this request may cost {format_usd(needed)}"
-    return Deny(
-        reason,
-        f"{reason.message} ({slot.ref.name}: {words}.)",
-        allowance=slot.ref.name,
+    return deny_by_limit(
+        slot.ref,
         limit=slot.limit,
         left=left,
-        resource=slot.ref.resource,
-        resets_at_ms=resets_at_ms,
-        retry_after_s=retry_after_s,
+        needed=needs[slot.index],
+        resets_at_ms=None if slot.ref.window == "lifetime" else slot.lease.end_ms,
+        now_ms=now_ms,
     )
 
 
@@ -98,10 +81,5 @@ def _is_exhausted(slot: Slot, needs: Amounts, now_ms: int) -> bool:
 
 
 def _precedence(slot: Slot, needs: Amounts) -> int:
-    if slot.index != COST:
-        return 1
-    return 2 if needs[COST] <= max(0, slot.known_left or 0) else 0
-
-
-def _seconds_until(moment_ms: int | None, now_ms: int) -> int:
-    return 1 if moment_ms is None else max(1, -(-(moment_ms - now_ms) // 1000))
+    left = max(0, slot.known_left or 0)
+    return ORDER[reason_of(slot.ref.resource, needed=needs[slot.index], left=left)]
