@@ -14,11 +14,12 @@ from bursar.core.money import format_usd
 from bursar.edge import pages
 from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, carry_out, reply
-from bursar.edge.fields import Moment, Usd, UsdTextIn, format_moment, parse_path_id
+from bursar.edge.fields import IdIn, Moment, Usd, UsdTextIn, format_moment, parse_path_id
 from bursar.service import accounts, ledger
 from bursar.service.access import OperatorPrincipal, ProvisioningPrincipal
-from bursar.service.accounts import Account
+from bursar.service.accounts import Account, AccountChange
 from bursar.store.database import WriteTx
+from bursar.store.limits.plans import DEFAULT_PLAN_ID
 
 _LIST: Final = "accounts"
 _POSITION: Final = re.compile(r"([0-9]{1,18})")
@@ -33,6 +34,7 @@ class AccountShape(TypedDict):
     time_zone: str
     created_at: Moment
     balance: Usd
+    plan_id: int
 
 
 class BalanceShape(TypedDict):
@@ -54,6 +56,15 @@ class NewAccount(Model):
     name: str
     time_zone: str = "UTC"
     credit: UsdTextIn | None = None
+    plan_id: IdIn = DEFAULT_PLAN_ID
+
+
+class AccountFields(Model):
+    """What to change of an account: absent and null leave alone."""
+
+    name: str | None = None
+    time_zone: str | None = None
+    plan_id: IdIn | None = None
 
 
 async def show(call: Call[ProvisioningPrincipal]) -> Response:
@@ -82,6 +93,7 @@ async def create(call: Call[OperatorPrincipal]) -> Response:
             time_zone=new.time_zone,
             credit_nanos=new.credit or 0,
             actor=call.caller.actor,
+            plan_id=new.plan_id,
         )
         return shape(account)
 
@@ -109,6 +121,21 @@ async def list_accounts(call: Call[OperatorPrincipal]) -> Response:
 async def show_any(call: Call[OperatorPrincipal]) -> Response:
     """One account."""
     return await _show(call, account_id=parse_path_id(call.path["account_id"]))
+
+
+async def update(call: Call[OperatorPrincipal]) -> Response:
+    """Rename an account, or give it another plan or time zone."""
+    account_id = parse_path_id(call.path["account_id"])
+
+    async def effect(tx: WriteTx) -> Account:
+        # Asked for before the fields are read: an unknown account is 404 whatever is to be changed.
+        await accounts.get(tx, account_id=account_id)
+        fields = check(AccountFields, call.document)
+        change = AccountChange(fields.name, fields.time_zone, fields.plan_id)
+        return await accounts.update(tx, account_id=account_id, change=change)
+
+    await call.plane.database.catch_up()
+    return reply(shape(await call.plane.database.transact(effect)))
 
 
 async def suspend(call: Call[OperatorPrincipal]) -> Response:
@@ -141,6 +168,7 @@ def shape(account: Account) -> AccountShape:
         time_zone=row.time_zone,
         created_at=format_moment(row.created_ms - row.created_ms % 1000),
         balance=format_usd(account.balance_nanos),
+        plan_id=row.plan_id,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from bursar.core.allowances import Resource
+from bursar.core.windows import Window
 from bursar.edge import pages
 from bursar.edge.body import Model
 from bursar.edge.calls import Call, Endpoint
@@ -34,7 +36,10 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
         "default": pages.DEFAULT_ITEMS,
     },
     "model": {"type": "string", "maxLength": 255},
+    "resource": {"type": "string", "enum": [str(resource) for resource in Resource]},
+    "scope": {"type": "string", "maxLength": 32},
     "to": {"type": "string", "format": "date-time"},
+    "window": {"type": "string", "enum": [str(window) for window in Window]},
 }
 
 

@@ -8,12 +8,15 @@ twice: by the types of the functions below, and at each request.
 from typing import Final
 
 from bursar.api import accounts, health, keys, ledger, usage
-from bursar.api.limits import allowances
+from bursar.api.limits import alerts, allowances, plans, refusals
 from bursar.api.registry import Route, anybody, inference, operator, provisioning
 
 _PAGE: Final = ("cursor", "limit")
 _KEY: Final = "/v1/account/keys/{key_id}"
+_LIMITS: Final = "/v1/account/limits"
+_LIMIT: Final = ("scope", "resource", "window", "model")
 _ACCOUNT: Final = "/v1/operator/accounts/{account_id}"
+_PLAN: Final = "/v1/operator/plans/{plan_id}"
 
 ROUTES: Final[tuple[Route, ...]] = (
     anybody("/healthz", health.show_life, health.HealthShape),
@@ -40,7 +43,27 @@ ROUTES: Final[tuple[Route, ...]] = (
     provisioning("GET", _KEY, keys.show, keys.KeyShape),
     provisioning("PATCH", _KEY, keys.update, keys.KeyShape, body=keys.KeyFields),
     provisioning("DELETE", _KEY, keys.delete, None, status=204),
-    provisioning("GET", "/v1/account/limits", allowances.list_limits, allowances.LimitListShape),
+    provisioning(
+        "GET",
+        _LIMITS,
+        allowances.list_limits,
+        allowances.LimitListShape,
+        query=("scope", "resource", "model"),
+    ),
+    provisioning(
+        "PUT", _LIMITS, allowances.set_limit, allowances.LimitShape, body=allowances.LimitFields
+    ),
+    provisioning("DELETE", _LIMITS, allowances.remove_limit, None, status=204, query=_LIMIT),
+    provisioning(
+        "GET",
+        f"{_LIMITS}/log",
+        refusals.list_refusals,
+        refusals.RefusalListShape,
+        query=("key_id", "model", "from", "to", *_PAGE),
+    ),
+    provisioning(
+        "GET", "/v1/account/alerts", alerts.list_alerts, alerts.AlertListShape, query=_PAGE
+    ),
     provisioning(
         "GET",
         "/v1/account/transactions",
@@ -73,6 +96,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=accounts.NewAccount,
     ),
     operator("GET", _ACCOUNT, accounts.show_any, accounts.AccountShape),
+    operator(
+        "PATCH", _ACCOUNT, accounts.update, accounts.AccountShape, body=accounts.AccountFields
+    ),
     operator("POST", f"{_ACCOUNT}/suspend", accounts.suspend, accounts.AccountShape),
     operator("POST", f"{_ACCOUNT}/resume", accounts.resume, accounts.AccountShape),
     operator(
@@ -99,4 +125,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         body=keys.AnyNewKeyFields,
     ),
+    operator("GET", "/v1/operator/plans", plans.list_plans, plans.PlanListShape, query=_PAGE),
+    operator(
+        "POST",
+        "/v1/operator/plans",
+        plans.create,
+        plans.PlanShape,
+        status=201,
+        body=plans.PlanFields,
+    ),
+    operator("GET", _PLAN, plans.show, plans.PlanShape),
+    operator("PATCH", _PLAN, plans.rename, plans.PlanShape, body=plans.PlanFields),
+    operator("DELETE", _PLAN, plans.delete, None, status=204),
+    operator(
+        "PUT", f"{_PLAN}/limits", plans.set_limit, plans.PlanShape, body=plans.PlanLimitFields
+    ),
+    operator("DELETE", f"{_PLAN}/limits", plans.remove_limit, None, status=204, query=_LIMIT),
 )

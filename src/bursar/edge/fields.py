@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from bursar.core import money
 from bursar.core.errors import Invalid, NotFound
@@ -107,6 +107,7 @@ UsdTextIn = Annotated[
     BeforeValidator(_text),
     WithJsonSchema({"type": "string", "pattern": r"^-?\d{1,10}(\.\d{1,9})?$"}),
 ]
+IdIn = Annotated[int, Field(ge=1, le=_MAX_ID)]
 MomentIn = Annotated[
     int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})
 ]

@@ -14,7 +14,7 @@ from bursar.core.errors import Invalid
 
 MAX_ITEMS: Final = 1_000
 DEFAULT_ITEMS: Final = 100
-_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,400}")
+_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,800}")
 
 
 def write(list_name: str, *position: int | str) -> str:

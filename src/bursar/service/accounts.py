@@ -11,12 +11,14 @@ from bursar.core import text, windows
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service import keys, ledger
+from bursar.service.limits import plans
 from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID
 from bursar.store.limits import allowances
+from bursar.store.limits.plans import DEFAULT_PLAN_ID
 from bursar.store.tenants import accounts, users
-from bursar.store.tenants.accounts import AccountRow
+from bursar.store.tenants.accounts import AccountRow, AccountValues
 
 _PASSWORD_BYTES = 18
 
@@ -27,6 +29,15 @@ class Account:
 
     row: AccountRow
     balance_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """What to change of an account; None leaves alone."""
+
+    name: str | None = None
+    time_zone: str | None = None
+    plan_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +53,22 @@ class Installation:
 
 
 async def create(
-    tx: WriteTx, *, name: str, time_zone: str, credit_nanos: int, actor: str
+    tx: WriteTx,
+    *,
+    name: str,
+    time_zone: str,
+    credit_nanos: int,
+    actor: str,
+    plan_id: int = DEFAULT_PLAN_ID,
 ) -> Account:
     """Open an account with a wallet and, unless `credit_nanos` is 0, a grant of starting credit.
 
-    Raises Invalid for the name, the time zone or the credit.
+    Raises Invalid for the name, the time zone or the credit, and NotFound for the plan.
     """
     clean_name = text.clean_name(name)
     windows.find_zone(time_zone)
-    row = await accounts.insert_account(tx, name=clean_name, time_zone=time_zone)
+    await plans.hold(tx, plan_id=plan_id)
+    row = await accounts.insert_account(tx, name=clean_name, time_zone=time_zone, plan_id=plan_id)
     await allowances.insert_allowance(tx, ref=allowances.wallet(row.id), limit=0)
     tx.announce(changes.ACCOUNT, account_id=row.id)
     if credit_nanos:
@@ -73,6 +91,27 @@ async def list_accounts(tx: ReadTx, *, after_id: int, limit: int) -> list[Accoun
     rows = await accounts.list_accounts(tx, after_id=after_id, limit=limit)
     wallets = await allowances.list_wallets(tx, account_ids=[row.id for row in rows])
     return [Account(row, ledger.balance_of(wallets[row.id])) for row in rows]
+
+
+async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Account:
+    """Change an account and return it as it is then.
+
+    Another plan is in force at once, for all its keys. Raises NotFound for the account or the plan,
+    and Invalid for the name or the time zone.
+    """
+    await get(tx, account_id=account_id)
+    if change.plan_id is not None:
+        await plans.give(tx, account_id=account_id, plan_id=change.plan_id)
+    values = AccountValues()
+    if change.name is not None:
+        values["name"] = text.clean_name(change.name)
+    if change.time_zone is not None:
+        windows.find_zone(change.time_zone)
+        values["time_zone"] = change.time_zone
+    if values:
+        await accounts.update_account(tx, account_id=account_id, values=values)
+        tx.announce(changes.ACCOUNT, account_id=account_id)
+    return await get(tx, account_id=account_id)
 
 
 async def suspend(tx: WriteTx, *, account_id: int) -> Account:

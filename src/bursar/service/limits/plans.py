@@ -133,10 +133,11 @@ async def remove_limit(
     tx.announce(changes.PLAN, account_id=0, subject=str(plan_id))
 
 
-async def require_plan(tx: ReadTx, *, plan_id: int) -> None:
-    """Raise NotFound unless there is such a plan to give to an account."""
-    if await plans.find_plan(tx, plan_id=plan_id) is None:
-        raise NotFound("not_found", "There is no such plan.", param="plan_id")
+async def hold(tx: WriteTx, *, plan_id: int) -> None:
+    """Keep a plan from being deleted until commit; raises NotFound when there is none."""
+    # Nobody can delete the one that accounts get by themselves, so none of them waits for another.
+    if plan_id != DEFAULT_PLAN_ID and await plans.lock_plan(tx, plan_id=plan_id) is None:
+        raise _no_plan()
 
 
 async def give(tx: WriteTx, *, account_id: int, plan_id: int) -> None:
@@ -150,7 +151,7 @@ async def give(tx: WriteTx, *, account_id: int, plan_id: int) -> None:
     # Both, in the order of their ids: nobody may change or delete them meanwhile.
     for each in sorted((former, plan_id)):
         if await plans.lock_plan(tx, plan_id=each) is None:
-            raise NotFound("not_found", "There is no such plan.", param="plan_id")
+            raise _no_plan()
     await plans.lock_limits(tx, plan_ids=[former, plan_id])
     limits = await plans.list_limits(tx, plan_ids=[former, plan_id])
     gone = [line for line in limits[former] if not _has(limits[plan_id], line)]
@@ -183,6 +184,10 @@ async def _free_name(tx: ReadTx, *, name: str, but: int) -> str:
     if taken not in {None, but}:
         raise Conflict("name_taken", "Another plan has this name.", param="name")
     return clean_name
+
+
+def _no_plan() -> NotFound:
+    return NotFound("not_found", "There is no such plan.", param="plan_id")
 
 
 def _not_found() -> NotFound:
