@@ -1,7 +1,7 @@
 """Virtual environments of their own, for what cannot be installed beside the tests.
 
-Owns where they are kept: where `BURSAR_TEST_CACHE` says, else in pytest's cache, each made once from
-its lock in `requirements`. Must not know what is run in them.
+Owns where they are kept (where `BURSAR_TEST_CACHE` says, else in pytest's cache) and how they are
+made: once, from a lock in `requirements`. Must not know what is run in them.
 """
 
 from __future__ import annotations

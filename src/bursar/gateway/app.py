@@ -4,8 +4,9 @@ Owns the switch by path and the model list. Paths match byte for byte and undeco
 spelling of a path reaches a handler without its checks.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -20,33 +21,47 @@ from bursar.gateway.outbox import Outbox
 from bursar.gateway.server import Patience, Protocol
 from bursar.gateway.wire import answers
 from bursar.gateway.wire.calls import CHAT, EMBEDDINGS
+from bursar.gateway.wire.faces import OURS, Face
 
 CHAT_PATH: Final = b"/v1/chat/completions"
 _POST: Final = {CHAT_PATH: CHAT, b"/v1/embeddings": EMBEDDINGS}
 _MODELS: Final = b"/v1/models"
+_NO_FACES: Final[Mapping[bytes, Face]] = MappingProxyType({})
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Application:
-    """Serves the gateway's paths and hands every other one on."""
+    """Serves the gateway's paths and hands every other one on.
 
-    def __init__(self, gateway: Gateway, control: App) -> None:
+    `faces` are those of dialects, by what their paths have in front of ours.
+    """
+
+    def __init__(
+        self, gateway: Gateway, control: App, faces: Mapping[bytes, Face] = _NO_FACES
+    ) -> None:
         self._gateway = gateway
         self._control = control
+        self._faces = {
+            prefix + path: face for prefix, face in {b"": OURS, **faces}.items() for path in _POST
+        }
         # The calls that may take the short way, by their targets.
-        self.targets = {path: partial(gateway.serve, endpoint) for path, endpoint in _POST.items()}
+        self.targets = {
+            prefix + path: partial(gateway.serve, endpoint, face)
+            for prefix, face in {b"": OURS, **faces}.items()
+            for path, endpoint in _POST.items()
+        }
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] != "http":
             return self._control(scope, receive, send)
         path: bytes = scope["raw_path"]
-        endpoint = _POST.get(path)
-        if endpoint is not None:
+        serve = self.targets.get(path)
+        if serve is not None:
             caller = Caller(scope, receive, send)
             if scope["method"] == "POST":
-                return self._gateway.serve(endpoint, caller)
-            return self._not_allowed(caller, b"POST")
+                return serve(caller)
+            return self._not_allowed(caller, b"POST", self._faces[path])
         if path == _MODELS or path.startswith(_MODELS + b"/"):
             return self._models(Caller(scope, receive, send), path)
         return self._control(scope, receive, send)
@@ -54,15 +69,10 @@ class Application:
     async def _models(self, caller: Caller, path: bytes) -> None:
         """The models that are priced and served; no key is needed to read prices."""
         if caller.scope["method"] not in ("GET", "HEAD"):
-            await self._not_allowed(caller, b"GET, HEAD")
+            await self._not_allowed(caller, b"GET, HEAD", OURS)
             return
         request_id = self._gateway.next_id()
-        now_ms = self._gateway.worker.clock_ms()
-        served = [
-            price
-            for price in self._gateway.worker.pricebook.list(now_ms)
-            if price.model and self._gateway.router.routes(price.model)
-        ]
+        served = self._gateway.served()
         if path == _MODELS:
             listed = {"object": "list", "data": [_model(each) for each in served]}
             await _send_json(caller, listed, request_id)
@@ -76,9 +86,11 @@ class Application:
             missing = NotFound("model_not_found", "The model does not exist.", param="model")
             await caller.answer(*answers.refusal(missing, request_id=request_id))
 
-    async def _not_allowed(self, caller: Caller, allowed: bytes) -> None:
+    async def _not_allowed(self, caller: Caller, allowed: bytes, face: Face) -> None:
         request_id = self._gateway.next_id()
-        status, headers, body = answers.not_allowed(request_id=request_id)
+        status, headers, body = answers.refusal(
+            answers.not_allowed(), request_id=request_id, word=face.word
+        )
         await caller.answer(status, [*headers, (b"allow", allowed)], body)
 
 

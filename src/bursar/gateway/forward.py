@@ -24,8 +24,9 @@ from bursar.gateway.caller import Caller, CallerGone, read_headers
 from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
-from bursar.gateway.wire import answers, calls, fields, ratelimits
+from bursar.gateway.wire import answers, calls, fields
 from bursar.gateway.wire.calls import CHAT, Call, Endpoint
+from bursar.gateway.wire.faces import Face
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
@@ -76,32 +77,39 @@ class Gateway:
         self._access = access
         self.next_id = next_id
 
-    async def serve(self, endpoint: Endpoint, caller: Caller) -> None:
+    def served(self) -> list[Price]:
+        """The models that are priced and served, as they are at this moment."""
+        return [
+            price
+            for price in self.worker.pricebook.list(self.worker.clock_ms())
+            if price.model and self.router.routes(price.model)
+        ]
+
+    async def serve(self, endpoint: Endpoint, face: Face, caller: Caller) -> None:
         """Serve one request, from its headers to the last byte of its answer."""
         request_id = self.next_id()
         try:
-            await self._serve(endpoint, caller, request_id)
+            await self._serve(endpoint, caller, face, request_id)
         except CallerGone:
             caller.status = caller.status or _GONE
         except InvariantViolated:
             _log.exception("invariant_violated", request_id=request_id)
-            await caller.answer(*answers.broken(request_id=request_id))
+            await _say(caller, answers.broken(), face, request_id)
         except LimitReached as reached:
-            await self._refuse(caller, reached, request_id)
+            await self._refuse(caller, reached, face, request_id)
         except BursarError as error:
             self._metrics.refuse(error.detail or error.code)
-            await caller.answer(*answers.refusal(error, request_id=request_id))
+            await _say(caller, error, face, request_id)
         except UpstreamError as error:
             self._metrics.upstream_failed(error.kind)
-            refused = answers.from_failure(error)
-            await caller.answer(*answers.refusal(refused, request_id=request_id))
+            await _say(caller, answers.from_failure(error), face, request_id)
         except Exception:
             _log.exception("request_failed", request_id=request_id)
-            await caller.answer(*answers.broken(request_id=request_id))
+            await _say(caller, answers.broken(), face, request_id)
         finally:
             self._metrics.count(endpoint.name, caller.status)
 
-    async def _serve(self, endpoint: Endpoint, caller: Caller, request_id: str) -> None:
+    async def _serve(self, endpoint: Endpoint, caller: Caller, face: Face, request_id: str) -> None:
         closed = self.worker.closed()
         if closed is not None:
             raise as_error(closed)
@@ -133,7 +141,7 @@ class Gateway:
         if hold is None:
             hold = await self._wait_for_hold(slots, plan.needs)
         self._metrics.holds_open += 1
-        exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id)
+        exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id, face)
         try:
             response = await self._send(exchange)
             if call.is_stream:
@@ -170,12 +178,14 @@ class Gateway:
             raise LimitReached(answer, slots)
         return answer
 
-    async def _refuse(self, caller: Caller, reached: LimitReached, request_id: str) -> None:
+    async def _refuse(
+        self, caller: Caller, reached: LimitReached, face: Face, request_id: str
+    ) -> None:
         error = as_error(reached.refusal)
         self._metrics.refuse(error.detail or error.code)
-        status, headers, body = answers.refusal(error, request_id=request_id)
+        status, headers, body = answers.refusal(error, request_id=request_id, word=face.word)
         if isinstance(error, RateRefused):
-            headers += ratelimits.fields(reached.slots, self.worker.clock_ms())
+            headers += face.limit_fields(reached.slots, self.worker.clock_ms())
         await caller.answer(status, headers, body)
 
     def _plan(
@@ -248,6 +258,10 @@ class Gateway:
                 raise await _refused(response)
             response.abort()
         raise answers.invalid()
+
+
+async def _say(caller: Caller, error: BursarError, face: Face, request_id: str) -> None:
+    await caller.answer(*answers.refusal(error, request_id=request_id, word=face.word))
 
 
 def _secret(headers: Headers) -> bytes:

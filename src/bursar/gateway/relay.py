@@ -21,6 +21,7 @@ from bursar.gateway.meter.usage import NoUsage, estimate_body, usage_of_body, wh
 from bursar.gateway.routing import Route
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
 from bursar.gateway.wire import answers, ratelimits
+from bursar.gateway.wire.faces import Face
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Hold
@@ -51,6 +52,7 @@ class Exchange:
         "_worker",
         "caller",
         "credential",
+        "face",
         "meter",
         "plan",
         "request_id",
@@ -66,8 +68,10 @@ class Exchange:
         hold: Hold,
         worker: Worker,
         request_id: str,
+        face: Face,
     ) -> None:
         self.caller = caller
+        self.face = face
         self.plan = plan
         self.credential = credential
         self.request_id = request_id
@@ -179,7 +183,7 @@ class Exchange:
 
     def limit_headers(self) -> answers.Headers:
         """What a good answer says of the limits that apply to its call, at this moment."""
-        return ratelimits.fields(self.plan.slots, self._worker.clock_ms())
+        return self.face.limit_fields(self.plan.slots, self._worker.clock_ms())
 
 
 async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
@@ -289,7 +293,8 @@ async def _break_off(exchange: Exchange, error: answers.UpstreamRefused) -> None
     if not exchange.caller.status:
         raise error
     exchange.charge_delivered(CUT)
-    await exchange.caller.write(answers.event(error, request_id=exchange.request_id), more=False)
+    said = answers.event(error, request_id=exchange.request_id, word=exchange.face.word)
+    await exchange.caller.write(said, more=False)
 
 
 def _is_event_stream(headers: Sequence[tuple[bytes, bytes]]) -> bool:

@@ -5,6 +5,7 @@ of upstream failures: an upstream that refuses our credentials is our fault (502
 would make a caller doubt their own key. Must not know how requests are served.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,6 +17,8 @@ from bursar.gateway.caller import TooLarge, UnsupportedMedia
 from bursar.gateway.upstreams.port import FailureKind, UpstreamError
 
 Headers = list[tuple[bytes, bytes]]
+# A refusal's body in a dialect's own form, from its status and what it says.
+Word = Callable[[int, errors.BursarError], bytes]
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -71,9 +74,18 @@ class _ErrorFields(msgspec.Struct):
     param: str | None = None
 
 
-def refusal(error: errors.BursarError, *, request_id: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of an error."""
+def refusal(
+    error: errors.BursarError, *, request_id: str, word: Word | None = None
+) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of an error; `word` gives the body in another dialect's form."""
     status, kind = _classify(error)
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if word is not None:
+        return status, headers, word(status, error)
     fields: dict[str, object] = {
         "type": kind,
         "code": error.code,
@@ -82,29 +94,22 @@ def refusal(error: errors.BursarError, *, request_id: str) -> tuple[int, Headers
         "request_id": request_id,
     }
     fields.update(_numbers(error))
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(error.retry_after_s).encode()))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
     return status, headers, _encode({"error": fields})
 
 
-def not_allowed(*, request_id: str) -> tuple[int, Headers, bytes]:
-    """The answer to a method that a path does not take."""
-    error = MethodNotAllowed("method_not_allowed", "This path does not take that method.")
-    return refusal(error, request_id=request_id)
+def not_allowed() -> MethodNotAllowed:
+    """The refusal of a method that a path does not take."""
+    return MethodNotAllowed("method_not_allowed", "This path does not take that method.")
 
 
-def broken(*, request_id: str) -> tuple[int, Headers, bytes]:
-    """The answer to a fault of ours; what it was stands in the log under the same id."""
-    fault = errors.InvariantViolated("internal_error", "Something went wrong here, not with you.")
-    return refusal(fault, request_id=request_id)
+def broken() -> errors.InvariantViolated:
+    """What is said of a fault of ours; what it was stands in the log under the request's id."""
+    return errors.InvariantViolated("internal_error", "Something went wrong here, not with you.")
 
 
-def event(error: errors.BursarError, *, request_id: str) -> bytes:
+def event(error: errors.BursarError, *, request_id: str, word: Word | None = None) -> bytes:
     """An error in the middle of a stream, as one event."""
-    return b"data: " + refusal(error, request_id=request_id)[2] + b"\n\n"
+    return b"data: " + refusal(error, request_id=request_id, word=word)[2] + b"\n\n"
 
 
 def from_failure(error: UpstreamError) -> UpstreamRefused:
