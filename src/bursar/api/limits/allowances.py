@@ -158,11 +158,11 @@ def shape(limit: Limit) -> LimitShape:
         window=ref.window,
         model=ref.model or None,
         limit=amounts.write_any(allowance.limit, resource=resource),
-        soft_limit=amounts.write_any(limit.soft, resource=resource),
+        soft_limit=amounts.write_any(allowance.soft, resource=resource),
         used=amounts.write(allowance.used, resource=resource),
         leased=amounts.write(allowance.leased, resource=resource),
         left=amounts.write_any(allowance.left, resource=resource),
-        origin=limit.origin,
+        origin=allowance.origin,
         resets_at=None if limit.resets_at_ms is None else format_moment(limit.resets_at_ms),
         next_resets=[format_moment(moment) for moment in limit.next_resets_ms],
     )

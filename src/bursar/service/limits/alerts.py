@@ -6,11 +6,11 @@ has been set and reached. Must not know who reads it.
 
 from functools import partial
 
-from bursar.core.allowances import Resource
+from bursar.core.allowances import Allowance, Resource
 from bursar.core.money import format_usd
 from bursar.store.database import Database, ReadTx, WriteTx
 from bursar.store.limits import alerts
-from bursar.store.limits.alerts import SOFT_LIMIT, AlertRow, Reached
+from bursar.store.limits.alerts import SOFT_LIMIT, AlertRow
 
 _MANY = 100
 
@@ -34,24 +34,22 @@ async def tell_of_soft_limits(database: Database) -> int:
             return told
 
 
-async def _tell(tx: WriteTx, *, found: list[Reached]) -> int:
+async def _tell(tx: WriteTx, *, found: list[Allowance]) -> int:
     told = 0
-    for each in found:
-        allowance = each.row.allowance
+    for allowance in found:
         told += await alerts.insert_alert(
             tx,
             account_id=allowance.ref.account_id,
             kind=SOFT_LIMIT,
-            subject=alerts.subject_of(each.row),
+            subject=alerts.subject_of(allowance),
             occurrence_ms=allowance.window_start_ms,
-            body=_words(each),
+            body=_words(allowance),
         )
     return told
 
 
-def _words(reached: Reached) -> dict[str, object]:
-    allowance, soft = reached.row.allowance, reached.row.soft or 0
-    ref = allowance.ref
+def _words(allowance: Allowance) -> dict[str, object]:
+    ref, soft = allowance.ref, allowance.soft or 0
     is_cost = ref.resource == Resource.COST
     used_text = format_usd(allowance.used) if is_cost else str(allowance.used)
     soft_text = format_usd(soft) if is_cost else str(soft)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bursar.core import allowances as steps
 from bursar.core import permissions, windows
-from bursar.core.allowances import Allowance, AllowanceRef, Resource
+from bursar.core.allowances import OWN, PLAN, Allowance, AllowanceRef, Resource
 from bursar.core.errors import Conflict, Invalid, InvariantViolated, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.core.windows import Window
@@ -19,7 +19,6 @@ from bursar.service.limits.rules import Scope
 from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.limits import allowances, plans, scopes
-from bursar.store.limits.allowances import OWN, PLAN, LimitRow
 from bursar.store.limits.plans import PlanLimit
 from bursar.store.tenants import accounts
 
@@ -33,13 +32,11 @@ _CREDIT_LIMIT = (Resource.COST, Window.LIFETIME, "")
 class Limit:
     """An allowance in its present window; `resets_at_ms` None is never.
 
-    `soft` is what it warns at; `next_resets_ms` are the coming resets, the next one included.
+    `next_resets_ms` are the coming resets, the next one included.
     """
 
     allowance: Allowance
     resets_at_ms: int | None
-    soft: int | None = None
-    origin: str = OWN
     next_resets_ms: tuple[int, ...] = ()
 
 
@@ -67,14 +64,14 @@ async def list_limits(
         await require_scope(tx, account_id=account_id, scope=where.scope)
         kind, name = where.scope.kind, where.scope.name
     rows = await allowances.list_limits(tx, account_id=account_id, scope=name)
-    rows = [row for row in rows if row.is_set or _is_credit_limit(row.allowance.ref)]
-    known = {row.allowance.ref for row in rows}
+    rows = [row for row in rows if allowances.is_set(row) or _is_credit_limit(row.ref)]
+    known = {row.ref for row in rows}
     for line in await plans.list_account_limits(tx, account_id=account_id):
         ref = _ref(account_id, name or rules.ACCOUNT, line)
         if line.scope_kind == kind and ref not in known:
-            rows.append(LimitRow(Allowance(ref, line.effective, 0, 0, 0), origin=PLAN))
-    wanted = [row for row in rows if _fits(row.allowance.ref, where)]
-    wanted.sort(key=lambda row: row.allowance.ref.name)
+            rows.append(Allowance(ref, line.effective, 0, 0, 0, origin=PLAN, is_stored=False))
+    wanted = [row for row in rows if _fits(row.ref, where)]
+    wanted.sort(key=lambda row: row.ref.name)
     return await _at(tx, wanted, account_id=account_id, now_ms=now_ms)
 
 
@@ -110,7 +107,7 @@ async def set_limit(
     line = await _hold_line(tx, ref=ref, kind=scope.kind)
     await require_scope(tx, account_id=account_id, scope=scope)
     found = await allowances.find_limit(tx, ref=ref)
-    if found is None or not found.is_set or found.origin == PLAN:
+    if found is None or not allowances.is_set(found) or found.origin == PLAN:
         await _require_room(tx, ref=ref)
     await _put(tx, ref=ref, limit=_bounded(limit, line), soft=soft, origin=OWN)
     return await _get(tx, ref=ref)
@@ -133,7 +130,7 @@ async def remove_limit(
     line = await _hold_line(tx, ref=ref, kind=scope.kind)
     await require_scope(tx, account_id=account_id, scope=scope)
     found = await allowances.find_limit(tx, ref=ref)
-    if found is None or not found.is_set or found.origin == PLAN:
+    if found is None or not allowances.is_set(found) or found.origin == PLAN:
         raise NotFound("not_found", "There is no such limit of your own.")
     await _reset(tx, ref=ref, line=line)
 
@@ -244,21 +241,21 @@ async def _get(tx: WriteTx, *, ref: AllowanceRef) -> Limit:
     return (await _at(tx, [row], account_id=ref.account_id, now_ms=tx.now_ms))[0]
 
 
-async def _at(tx: ReadTx, rows: Iterable[LimitRow], *, account_id: int, now_ms: int) -> list[Limit]:
+async def _at(
+    tx: ReadTx, rows: Iterable[Allowance], *, account_id: int, now_ms: int
+) -> list[Limit]:
     zone = await _time_zone(tx, account_id=account_id)
     present: dict[str, tuple[int, tuple[int, ...]]] = {}
     limits = []
     for row in rows:
-        window = row.allowance.ref.window
+        window = row.ref.window
         if window not in present:
             present[window] = _window(Window(window), now_ms=now_ms, zone=zone)
         start_ms, resets_ms = present[window]
         limits.append(
             Limit(
-                allowance=steps.roll(row.allowance, start_ms),
+                allowance=steps.roll(row, start_ms),
                 resets_at_ms=resets_ms[0] if resets_ms else None,
-                soft=row.soft,
-                origin=row.origin,
                 next_resets_ms=resets_ms,
             )
         )

@@ -14,8 +14,7 @@ from sqlalchemy import Row, Text, case, cast, exists, insert, select
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.store import counters
 from bursar.store.database import ReadTx, WriteTx
-from bursar.store.limits.allowances import LimitRow
-from bursar.store.tables import accounts, alerts, allowances
+from bursar.store.tables import alerts, allowances
 
 SOFT_LIMIT = "soft_limit"
 
@@ -31,14 +30,6 @@ class AlertRow:
     subject: str
     occurrence_ms: int
     body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A soft limit that is reached and not told of yet, and its account's time zone."""
-
-    row: LimitRow
-    time_zone: str
 
 
 async def insert_alert(
@@ -93,7 +84,7 @@ async def list_alerts(
     return [AlertRow(**row._mapping) for row in await tx.execute(query)]
 
 
-async def list_reached(tx: ReadTx, *, limit: int) -> list[Reached]:
+async def list_reached(tx: ReadTx, *, limit: int) -> list[Allowance]:
     """Return soft limits that are reached, of any account, and have not been told of.
 
     The window that a row stands in may have ended: nothing has rolled it since.
@@ -108,8 +99,7 @@ async def list_reached(tx: ReadTx, *, limit: int) -> list[Reached]:
         alerts.c.occurrence_ms == c.window_start_ms,
     )
     query = (
-        select(*allowances.columns, accounts.c.time_zone)
-        .join_from(allowances, accounts, accounts.c.id == c.account_id)
+        select(allowances)
         .where(c.soft_amount.is_not(None), c.used >= c.soft_amount, ~told)
         .order_by(c.account_id, c.scope, c.resource, c.window_name, c.model)
         .limit(limit)
@@ -117,13 +107,12 @@ async def list_reached(tx: ReadTx, *, limit: int) -> list[Reached]:
     return [_reached(row) for row in await tx.execute(query)]
 
 
-def subject_of(row: LimitRow) -> str:
+def subject_of(row: Allowance) -> str:
     """What a soft limit's alerts are told apart by: another amount is another thing to tell."""
-    return f"{row.allowance.ref.name}@{row.soft}"
+    return f"{row.ref.name}@{row.soft}"
 
 
-def _reached(row: Row[*tuple[Any, ...]]) -> Reached:
+def _reached(row: Row[*tuple[Any, ...]]) -> Allowance:
     ref = AllowanceRef(row.account_id, row.scope, row.resource, row.window_name, row.model)
-    allowance = Allowance(ref, row.limit_amount, row.used, row.leased, row.window_start_ms)
-    found = LimitRow(allowance, row.soft_amount, row.origin, row.created_ms)
-    return Reached(found, row.time_zone)
+    figures = (row.limit_amount, row.used, row.leased, row.window_start_ms)
+    return Allowance(ref, *figures, row.soft_amount, row.origin)

@@ -9,7 +9,6 @@ downwards, its used part is all usage ever charged, so what is left of it is the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -28,14 +27,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.core.allowances import OWN, Allowance, AllowanceRef
 from bursar.core.errors import InvariantViolated
 from bursar.core.money import MAX_NANOS
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
 from bursar.store.tables import allowances, keys, projects
 
-OWN: Final = "own"
-PLAN: Final = "plan"
 _COST, _LIFETIME = "cost", "lifetime"
 _COLUMNS: Final = (
     allowances.c.account_id,
@@ -48,32 +45,11 @@ _COLUMNS: Final = (
     allowances.c.leased,
     allowances.c.window_start_ms,
 )
-_LIMIT_COLUMNS: Final = (
-    *_COLUMNS,
-    allowances.c.soft_amount,
-    allowances.c.origin,
-    allowances.c.created_ms,
-)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitRow:
-    """An allowance as a limit: what it warns at (None: never), and whose limit it is.
-
-    `origin` is OWN for what people have set and PLAN for a default of the account's plan. What
-    was used before `created_ms` does not count.
-    """
-
-    allowance: Allowance
-    soft: int | None = None
-    origin: str = OWN
-    created_ms: int = 0
-
-    @property
-    def is_set(self) -> bool:
-        """False for a row that limits nothing and only keeps what is in flight."""
-        is_empty = self.allowance.limit is None and self.soft is None
-        return not (is_empty and self.origin == OWN)
+def is_set(row: Allowance) -> bool:
+    """False for a row that limits nothing and only keeps what is in flight."""
+    return not (row.limit is None and row.soft is None and row.origin == OWN)
 
 
 def wallet(account_id: int) -> AllowanceRef:
@@ -107,24 +83,23 @@ async def list_wallets(tx: ReadTx, *, account_ids: Sequence[int]) -> dict[int, A
     return {row.account_id: _allowance(row) for row in await tx.execute(query)}
 
 
-async def list_limits(tx: ReadTx, *, account_id: int, scope: str | None = None) -> list[LimitRow]:
+async def list_limits(tx: ReadTx, *, account_id: int, scope: str | None = None) -> list[Allowance]:
     """Return the account's allowances, of one scope or of all but deleted ones, sorted by name."""
     where = [allowances.c.account_id == account_id]
     where += _living(account_id) if scope is None else [allowances.c.scope == scope]
-    rows = await tx.execute(select(*_LIMIT_COLUMNS).where(*where))
-    return sorted(map(_limit, rows), key=lambda row: row.allowance.ref.name)
+    rows = await tx.execute(select(*_COLUMNS).where(*where))
+    return sorted(map(_allowance, rows), key=lambda row: row.ref.name)
 
 
 async def list_of_scope(tx: ReadTx, *, account_id: int, scope: str) -> list[Allowance]:
     """Return the account's allowances of one scope, sorted by name."""
-    rows = await list_limits(tx, account_id=account_id, scope=scope)
-    return [row.allowance for row in rows]
+    return await list_limits(tx, account_id=account_id, scope=scope)
 
 
-async def find_limit(tx: ReadTx, *, ref: AllowanceRef) -> LimitRow | None:
+async def find_limit(tx: ReadTx, *, ref: AllowanceRef) -> Allowance | None:
     """Return one allowance, or None."""
-    row = (await tx.execute(select(*_LIMIT_COLUMNS).where(_is(ref)))).one_or_none()
-    return None if row is None else _limit(row)
+    row = (await tx.execute(select(*_COLUMNS).where(_is(ref)))).one_or_none()
+    return None if row is None else _allowance(row)
 
 
 async def count_own_limits(tx: ReadTx, *, account_id: int, scope: str) -> int:
@@ -256,8 +231,3 @@ def _is(ref: AllowanceRef) -> ColumnElement[bool]:
 def _allowance(row: Row[*tuple[object, ...]]) -> Allowance:
     ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
     return Allowance(ref, *row[5:])  # type: ignore[arg-type]
-
-
-def _limit(row: Row[*tuple[object, ...]]) -> LimitRow:
-    ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
-    return LimitRow(Allowance(ref, *row[5:9]), *row[9:])  # type: ignore[arg-type]

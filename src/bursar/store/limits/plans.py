@@ -15,9 +15,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from bursar.core.allowances import OWN, PLAN
 from bursar.store import counters
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
-from bursar.store.limits.allowances import OWN, PLAN
 from bursar.store.tables import accounts, allowances, plan_limits, plans
 
 DEFAULT_PLAN_ID: Final = 1
