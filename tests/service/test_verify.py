@@ -46,6 +46,8 @@ def refs(account_id: int, key_id: int) -> list[AllowanceRef]:
         AllowanceRef(account_id, f"user:{USER}", "cost", "month"),
         AllowanceRef(account_id, f"project:{PROJECT}", "cost", "week"),
         AllowanceRef(account_id, "account", "concurrency", "lifetime"),
+        AllowanceRef(account_id, f"user:{USER}", "tokens", "day", "gpt-*"),
+        AllowanceRef(account_id, f"project:{PROJECT}", "requests", "lifetime", "g?t-*-m?ni"),
     ]
 
 
@@ -160,8 +162,8 @@ async def test_everything_is_counted(books: Database, clock: Clock) -> None:
         report = await verify.verify(tx, now_ms=clock())
     assert report.checked == {
         "accounts": 2,
-        "allowances": 10,
-        "leases": 8,
+        "allowances": 12,
+        "leases": 10,
         "transfers": 5,
         "usage_events": 4,
         "usage_hourly": 2,
@@ -193,6 +195,7 @@ SURPLUS_CELL = """
     INSERT INTO usage_daily SELECT account_id, day_ms + 86400000, key_id, project_id, user_id,
         model, endpoint, outcome, 0, 0, 0, 0, 0, 0, 0, 0 FROM usage_daily
 """
+MADE_NOW = f"UPDATE allowances SET created_ms = {START_MS}"
 CORRUPTIONS = [
     ("UPDATE allowances SET limit_amount = limit_amount + 1 WHERE scope = 'wallet'", "credit"),
     ("DELETE FROM allowances WHERE scope = 'wallet' AND account_id = 2", "credit"),
@@ -206,6 +209,16 @@ CORRUPTIONS = [
         (f"UPDATE allowances SET used = used + 1 WHERE window_name = '{window}'", "used")
         for window in ("minute", "hour", "day", "week", "month")
     ],
+    *[
+        (f"UPDATE allowances SET used = used {change} WHERE model LIKE '%*%'", "used")
+        for change in ("- 1", "+ 1")
+    ],
+    ("UPDATE allowances SET model = 'gpt-_*' WHERE model = 'gpt-*'", "used"),
+    ("UPDATE allowances SET model = 'G*' WHERE model = 'gpt-*'", "used"),
+    (f"{MADE_NOW}, used = used + 1 WHERE window_name = 'day'", "used"),
+    (f"{MADE_NOW}, used = used - 1 WHERE scope = 'wallet' AND used > 0", "used"),
+    (f"{MADE_NOW}, used = used - 1 WHERE scope = 'key:1' AND resource = 'cost'", "used"),
+    (f"{MADE_NOW} - {DAY_MS}, used = used - 1 WHERE window_name = 'minute'", "used"),
     ("UPDATE allowances SET window_start_ms = 5 WHERE window_name = 'month'", "used"),
     ("UPDATE allowances SET window_start_ms = 5 WHERE window_name = 'lifetime'", "windows"),
     ("UPDATE allowances SET model = 'other' WHERE window_name = 'day'", "used"),
@@ -257,6 +270,7 @@ CORRUPTIONS = [
             "key_id",
             "user_id",
             "project_id",
+            "last_ms",
         )
     ],
     ("DELETE FROM usage_hourly WHERE account_id = 2", "usage_hourly"),
@@ -280,6 +294,13 @@ async def test_whatever_is_changed_is_found(
         with subtests.test(statement, check=check):
             found = await proved_after(books, clock, statement)
             assert check in {difference.check for difference in found}, found
+
+
+async def test_an_allowance_that_was_made_within_its_window_may_have_less(
+    books: Database, clock: Clock
+) -> None:
+    statement = f"{MADE_NOW}, used = used - 1 WHERE window_name <> 'lifetime'"
+    assert await proved_after(books, clock, statement) == []
 
 
 async def test_difference_names_the_figure_and_both_values(books: Database, clock: Clock) -> None:

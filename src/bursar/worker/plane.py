@@ -114,8 +114,8 @@ class Worker:
             self.feed.run,
             self._follow_prices,
             self._return_idle,
-            self._keep_alive,
             self.refusals.run,
+            self._keep_alive,
         ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         self.database.add_barrier(self._flush)

@@ -12,10 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import TextClause, bindparam, text
 
-from bursar.store.database import ReadTx
+from bursar.store.database import POSTGRESQL, SQLITE, ReadTx
 
 LIFETIME: Final = "lifetime"
 _FOREVER_MS: Final = 2**63 - 1
+# By then every worker has heard of a new allowance, and no call that it knew nothing of is counted.
+_SETTLING_MS: Final = 10_000
 _ROLLUP_COLUMNS: Final = (
     "requests",
     "input_tokens",
@@ -24,6 +26,7 @@ _ROLLUP_COLUMNS: Final = (
     "reasoning_tokens",
     "cost_nanos",
     "overrun_nanos",
+    "last_ms",
 )
 
 
@@ -166,6 +169,9 @@ _COUNTERS: Final = """
         UNION ALL SELECT 'prices', max(id) FROM prices
         UNION ALL SELECT 'workers', max(id) FROM workers
         UNION ALL SELECT 'changes', max(id) FROM changes
+        UNION ALL SELECT 'projects', max(id) FROM projects
+        UNION ALL SELECT 'plans', max(id) FROM plans
+        UNION ALL SELECT 'alerts', max(id) FROM alerts
     )
     SELECT NULL, 'counter ' || h.name, coalesce(h.id, 0), c.value
       FROM highest h LEFT JOIN counters c ON c.name = h.name
@@ -178,9 +184,17 @@ _WINDOW_STARTS: Final = """
      WHERE window_start_ms < 0 OR (window_name = 'lifetime' AND window_start_ms <> 0)
 """
 
+# Whether a pattern means a model. Patterns have no brackets: so GLOB knows * and ? alone, as we do.
+_MATCHES_ON_SQLITE: Final = "s.model GLOB p.pattern"
+_MATCHES_ON_POSTGRESQL: Final = """
+    s.model LIKE replace(replace(replace(replace(p.pattern, '_', '\\_'), '%', '\\%'), '*', '%'),
+                         '?', '_')
+"""
 # What one window's usage rows make of every allowance. A row that has not entered the window yet
-# counts as one of which nothing is used, because that is what the next lease will find.
-_USED: Final = """
+# counts as one of which nothing is used, because that is what the next lease will find. What was
+# made in the window, or just before it, counts from then on: it can only have less. Wallets and
+# credit limits are there before any use.
+_USED_BEGIN: Final = """
     WITH cells AS (
         SELECT account_id, key_id, user_id, project_id, model, sum(cost_nanos) AS cost,
                count(*) AS requests, sum(input_tokens + output_tokens) AS tokens
@@ -200,59 +214,81 @@ _USED: Final = """
           FROM scoped GROUP BY account_id, scope
         UNION ALL
         SELECT account_id, scope, model, sum(cost), sum(requests), sum(tokens)
-          FROM scoped WHERE model <> '' GROUP BY account_id, scope, model
+          FROM scoped WHERE model <> '' AND model NOT LIKE '%*%' AND model NOT LIKE '%?%'
+         GROUP BY account_id, scope, model
+        UNION ALL
+        SELECT s.account_id, s.scope, p.pattern, sum(s.cost), sum(s.requests), sum(s.tokens)
+          FROM scoped s
+          JOIN (SELECT DISTINCT account_id, scope, model AS pattern FROM allowances
+                 WHERE window_name = :window AND (model LIKE '%*%' OR model LIKE '%?%')) p
+            ON p.account_id = s.account_id AND p.scope = s.scope
+           AND
+"""
+_USED_END: Final = """
+         GROUP BY s.account_id, s.scope, p.pattern
     ), compared AS (
         SELECT a.account_id,
                a.scope || '/' || a.resource || '/' || a.window_name
                    || CASE a.model WHEN '' THEN '' ELSE '/' || a.model END || ' used' AS subject,
                coalesce(CASE a.resource WHEN 'cost' THEN s.cost WHEN 'requests' THEN s.requests
                                         WHEN 'tokens' THEN s.tokens END, 0) AS expected,
-               CASE WHEN a.window_start_ms < :start_ms THEN 0 ELSE a.used END AS found
+               CASE WHEN a.window_start_ms < :start_ms THEN 0 ELSE a.used END AS found,
+               a.created_ms = 0 OR a.created_ms <= :start_ms - :settling_ms OR a.scope = 'wallet'
+                   OR (a.scope LIKE 'key:%' AND a.resource = 'cost' AND a.model = ''
+                       AND :window = 'lifetime') AS is_whole
           FROM allowances a
           LEFT JOIN accounts o ON o.id = a.account_id
           LEFT JOIN sums s
                  ON s.account_id = a.account_id AND s.scope = a.scope AND s.model = a.model
          WHERE a.window_name = :window AND a.window_start_ms <= :start_ms
-           AND (a.limit_amount IS NOT NULL OR a.window_start_ms = :start_ms)
            AND (:window = 'lifetime' OR coalesce(o.time_zone, 'UTC') IN :zones)
     )
-    SELECT account_id, subject, expected, found FROM compared WHERE expected <> found
+    SELECT account_id, subject, expected, found FROM compared
+     WHERE found > expected OR (is_whole AND found < expected)
 """
+_USED: Final[Mapping[str, TextClause]] = {
+    SQLITE: text(_USED_BEGIN + _MATCHES_ON_SQLITE + _USED_END),
+    POSTGRESQL: text(_USED_BEGIN + _MATCHES_ON_POSTGRESQL + _USED_END),
+}
 
+# Roll-ups of former versions did not note their last use: an older one than the rows' is right.
 _ROLLUP: Final = """
     WITH kept AS (
         SELECT hour_ms AS moment, account_id, key_id, project_id, user_id, model, endpoint,
                outcome, requests, input_tokens, cached_input_tokens, output_tokens,
-               reasoning_tokens, cost_nanos, overrun_nanos
+               reasoning_tokens, cost_nanos, overrun_nanos, last_ms
           FROM usage_hourly WHERE :span_ms = 3600000
         UNION ALL
         SELECT day_ms, account_id, key_id, project_id, user_id, model, endpoint,
                outcome, requests, input_tokens, cached_input_tokens, output_tokens,
-               reasoning_tokens, cost_nanos, overrun_nanos
+               reasoning_tokens, cost_nanos, overrun_nanos, last_ms
           FROM usage_daily WHERE :span_ms = 86400000
     ), sides AS (
         SELECT account_id, at_ms - at_ms % :span_ms AS moment, key_id,
                coalesce(project_id, 0) AS project_id, coalesce(user_id, 0) AS user_id, model,
                endpoint, outcome, 1 AS requests, input_tokens, cached_input_tokens,
-               output_tokens, reasoning_tokens, cost_nanos, overrun_nanos,
-               0 AS f1, 0 AS f2, 0 AS f3, 0 AS f4, 0 AS f5, 0 AS f6, 0 AS f7, 0 AS rows_kept
+               output_tokens, reasoning_tokens, cost_nanos, overrun_nanos, at_ms,
+               0 AS f1, 0 AS f2, 0 AS f3, 0 AS f4, 0 AS f5, 0 AS f6, 0 AS f7, 0 AS last_ms,
+               0 AS rows_kept
           FROM usage_events
         UNION ALL
         SELECT account_id, moment, key_id, project_id, user_id, model, endpoint, outcome,
-               0, 0, 0, 0, 0, 0, 0, requests, input_tokens, cached_input_tokens, output_tokens,
-               reasoning_tokens, cost_nanos, overrun_nanos, 1
+               0, 0, 0, 0, 0, 0, 0, 0, requests, input_tokens, cached_input_tokens,
+               output_tokens, reasoning_tokens, cost_nanos, overrun_nanos, last_ms, 1
           FROM kept
     )
     SELECT account_id, moment, key_id, project_id, user_id, model, endpoint, outcome,
            sum(requests), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens),
            sum(reasoning_tokens), sum(cost_nanos), sum(overrun_nanos),
-           sum(f1), sum(f2), sum(f3), sum(f4), sum(f5), sum(f6), sum(f7), sum(rows_kept)
+           CASE WHEN max(last_ms) > max(at_ms) THEN max(at_ms) ELSE max(last_ms) END,
+           sum(f1), sum(f2), sum(f3), sum(f4), sum(f5), sum(f6), sum(f7), max(last_ms),
+           sum(rows_kept)
       FROM sides
      GROUP BY account_id, moment, key_id, project_id, user_id, model, endpoint, outcome
     HAVING sum(requests) <> sum(f1) OR sum(input_tokens) <> sum(f2)
         OR sum(cached_input_tokens) <> sum(f3) OR sum(output_tokens) <> sum(f4)
         OR sum(reasoning_tokens) <> sum(f5) OR sum(cost_nanos) <> sum(f6)
-        OR sum(overrun_nanos) <> sum(f7) OR sum(requests) = 0
+        OR sum(overrun_nanos) <> sum(f7) OR max(last_ms) > max(at_ms) OR sum(requests) = 0
 """
 _SPANS: Final = {"usage_hourly": 3_600_000, "usage_daily": 86_400_000}
 
@@ -300,9 +336,10 @@ async def find_differences(tx: ReadTx, *, spans: Sequence[Span]) -> AsyncIterato
     for check, statement in _SIMPLE.items():
         async for row in _stream(tx, statement):
             yield _finding(check, row)
-    used = text(_USED).bindparams(bindparam("zones", expanding=True))
+    used = _USED[tx.dialect].bindparams(bindparam("zones", expanding=True))
     for span in (Span(LIFETIME, 0, _FOREVER_MS, ("UTC",)), *spans):
-        async for row in _stream(tx, used.bindparams(**span._asdict())):
+        values = {**span._asdict(), "settling_ms": _SETTLING_MS}
+        async for row in _stream(tx, used.bindparams(**values)):
             yield _finding("used", row)
     for check, span_ms in _SPANS.items():
         async for row in _stream(tx, text(_ROLLUP).bindparams(span_ms=span_ms)):
@@ -323,7 +360,7 @@ def _finding(check: str, row: Sequence[Any]) -> Finding:
 
 def _cell(check: str, row: Sequence[Any]) -> list[Finding]:
     account_id, moment, key_id, project_id, user_id, model, endpoint, outcome = row[:8]
-    expected, found, rows_kept = row[8:15], row[15:22], row[22]
+    expected, found, rows_kept = row[8:16], row[16:24], row[24]
     cell = f"{moment} key {key_id} project {project_id} user {user_id} {model} {endpoint} {outcome}"
     if not rows_kept or not expected[0]:
         # A row too many or too few says more than seven figures that are not there.
