@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.core import refusals
-from bursar.core.errors import Unreadable
+from bursar.core.errors import Unauthenticated, Unreadable
 from bursar.core.refusals import Reason
 from bursar.edge import auth, body
 from bursar.edge.cache import Cache
@@ -74,11 +74,14 @@ async def answer(
     *,
     plane: Plane,
     endpoint: Endpoint,
-    principal: type[Principal] | None,
+    principal: type[Principal] | tuple[type[Principal], ...] | None,
     parameters: tuple[str, ...],
     has_body: bool,
 ) -> Response:
-    """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint."""
+    """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint.
+
+    Of several kinds of principal, the likeliest goes first.
+    """
     query = Query(request.scope["query_string"])
     secret = auth.find_secret(request.scope["headers"], query_names=query.names)
     key = _idempotency_key(request.headers) if request.method == "POST" else None
@@ -108,9 +111,22 @@ async def answer(
         return await endpoint(make(None))
     # From here on the database is asked: of those who may, only so many at once.
     async with plane.gate.enter():
-        caller = await prove(plane, secret=secret, wanted=principal)
+        kinds = principal if isinstance(principal, tuple) else (principal,)
+        caller = await _prove_any(plane, secret=secret, kinds=kinds)
         query.check(parameters)
         return await endpoint(make(caller))
+
+
+async def _prove_any(
+    plane: Plane, *, secret: bytes | None, kinds: tuple[type[Principal], ...]
+) -> Principal:
+    for kind in kinds[:-1]:
+        try:
+            return await prove(plane, secret=secret, wanted=kind)
+        except Unauthenticated as refused:
+            if refused.code != Reason.WRONG_KEY_TYPE.code:
+                raise
+    return await prove(plane, secret=secret, wanted=kinds[-1])
 
 
 async def prove(plane: Plane, *, secret: bytes | None, wanted: type[P]) -> P:
