@@ -49,12 +49,13 @@ class Limits:
 
 
 class LimitReached(Exception):
-    """A limit refuses the call; `slots` are those that apply to it."""
+    """A limit refuses a call of this key, which is all planned."""
 
-    def __init__(self, refusal: Deny, slots: Sequence[Slot]) -> None:
+    def __init__(self, refusal: Deny, credential: Credential, plan: Plan) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
-        self.slots = slots
+        self.credential = credential
+        self.plan = plan
 
 
 class Gateway:
@@ -139,7 +140,7 @@ class Gateway:
         plan = self._plan(call, credential, slots, noted, now_ms)
         hold = worker.hold_at_once(slots, plan.needs, now_ms)
         if hold is None:
-            hold = await self._wait_for_hold(slots, plan.needs)
+            hold = await self._wait_for_hold(credential, plan)
         self._metrics.holds_open += 1
         exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id, face)
         try:
@@ -172,20 +173,27 @@ class Gateway:
             raise _unusable(credential, now_ms)
         self._access.enter(credential, caller, endpoint, asked)
 
-    async def _wait_for_hold(self, slots: Sequence[Slot], needs: Amounts) -> Hold:
-        answer = await self.worker.hold(slots, needs)
+    async def _wait_for_hold(self, credential: Credential, plan: Plan) -> Hold:
+        answer = await self.worker.hold(plan.slots, plan.needs)
         if isinstance(answer, Deny):
-            raise LimitReached(answer, slots)
+            raise LimitReached(answer, credential, plan)
         return answer
 
     async def _refuse(
         self, caller: Caller, reached: LimitReached, face: Face, request_id: str
     ) -> None:
-        error = as_error(reached.refusal)
+        error, call = as_error(reached.refusal), reached.plan.call
         self._metrics.refuse(error.detail or error.code)
+        self.worker.refusals.note(
+            reached.refusal,
+            account_id=reached.credential.account_id,
+            key_id=reached.credential.key_id,
+            model=call.model,
+            endpoint=call.endpoint.name,
+        )
         status, headers, body = answers.refusal(error, request_id=request_id, word=face.word)
         if isinstance(error, RateRefused):
-            headers += face.limit_fields(reached.slots, self.worker.clock_ms())
+            headers += face.limit_fields(reached.plan.slots, self.worker.clock_ms())
         await caller.answer(status, headers, body)
 
     def _plan(
