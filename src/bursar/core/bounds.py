@@ -24,6 +24,9 @@ UNKNOWN_CONTEXT_WINDOW = 2**21
 UNKNOWN_MAX_OUTPUT = 4096
 # Half of the free credit may be held by one request unless that leaves a useless answer.
 USEFUL_OUTPUT = 1024
+# What a request may ask for at most: output tokens, and answers to choose from.
+MOST_TOKENS = 10**9
+MOST_CHOICES = 128
 # Holds of tokens are estimates: text has about as many bytes to a token.
 BYTES_PER_TOKEN = 4
 

@@ -9,6 +9,8 @@ import unicodedata
 
 from bursar.core.errors import Invalid
 
+MODEL_LENGTH = 200
+
 # Controls, surrogates, private use, unassigned, and line and paragraph separators.
 _REFUSED_CATEGORIES = frozenset(("Cc", "Cs", "Co", "Cn", "Zl", "Zp"))
 # Embeddings, overrides and isolates change how the text around a name reads.
@@ -33,6 +35,11 @@ def clean_name(value: str, *, max_len: int = 255, param: str = "name") -> str:
     if all(_is_blank(character) for character in name):
         raise Invalid("invalid_name", "It must not be empty.", param=param)
     return name
+
+
+def is_model_name(value: str) -> bool:
+    """Whether a model may be called so: 1 to 200 printable characters without spaces."""
+    return 1 <= len(value) <= MODEL_LENGTH and value.isprintable() and " " not in value
 
 
 def _require_allowed(value: str, param: str) -> None:

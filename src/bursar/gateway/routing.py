@@ -65,6 +65,10 @@ class Router:
             self._known[model] = found
         return found
 
+    def places(self, model: str) -> tuple[tuple[str, bool], ...]:
+        """For each of these: the model's name there, and whether it is the built-in sandbox."""
+        return tuple((each.model, each.upstream.is_sandbox) for each in self.routes(model))
+
     async def close(self) -> None:
         """Close every client."""
         for upstream in self.upstreams:

@@ -85,6 +85,13 @@ async def find_credential(tx: ReadTx, *, secret_hash: bytes) -> CredentialRow | 
     return (await find_all(tx, secret_hashes=[secret_hash])).get(secret_hash)
 
 
+async def find_of_key(tx: ReadTx, *, account_id: int, key_id: int) -> CredentialRow | None:
+    """Return what the present secret of the account's key gives access to, as `find_credential`."""
+    query = select(keys.c.secret_hash).where(keys.c.account_id == account_id, keys.c.id == key_id)
+    found = (await tx.execute(query)).scalar_one_or_none()
+    return None if found is None else await find_credential(tx, secret_hash=bytes(found))
+
+
 async def find_all(tx: ReadTx, *, secret_hashes: Sequence[bytes]) -> dict[bytes, CredentialRow]:
     """Return what secrets belong to, by their SHA-256; unknown ones are absent."""
     query = _CREDENTIALS.where(

@@ -5,7 +5,7 @@ objects by meter. Must not know where prices come from.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -59,9 +59,12 @@ async def insert_price(tx: WriteTx, *, price: NewPrice) -> Price:
     return as_price(price_id, price)
 
 
-async def list_all(tx: ReadTx) -> list[Price]:
-    """Every version, oldest first."""
-    rows = await tx.execute(select(prices).order_by(prices.c.id))
+async def list_all(tx: ReadTx, *, models: Collection[str] | None = None) -> list[Price]:
+    """Every version (of these models alone), oldest first."""
+    query = select(prices).order_by(prices.c.id)
+    if models is not None:
+        query = query.where(prices.c.model.in_(models))
+    rows = await tx.execute(query)
     found = []
     for row in rows:
         tiers = [

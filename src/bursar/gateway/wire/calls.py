@@ -10,8 +10,10 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from bursar.core.bounds import MOST_CHOICES, MOST_TOKENS
 from bursar.core.errors import Forbidden
 from bursar.core.prices import Price
+from bursar.core.text import MODEL_LENGTH
 from bursar.gateway.routing import Route
 from bursar.gateway.wire import fields as fields_
 from bursar.gateway.wire import messages
@@ -102,14 +104,14 @@ class _Tool(msgspec.Struct, gc=False):
 class _Chat(msgspec.Struct, gc=False):
     """A chat request whose every field that matters is as it should be, and which is all text."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=fields_.MODEL_LENGTH)]
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_LENGTH)]
     messages: Annotated[
         list[_Message], msgspec.Meta(min_length=1, max_length=messages.MOST_MESSAGES)
     ]
     stream: bool | None = False
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_TOKENS)] | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=fields_.MOST_CHOICES)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None

@@ -11,14 +11,13 @@ from typing import Annotated, Final
 import msgspec
 
 from bursar.core import strictjson
+from bursar.core.bounds import MOST_CHOICES, MOST_TOKENS
 from bursar.core.errors import BursarError, Invalid, NotFound, Unreadable
+from bursar.core.text import is_model_name
 from bursar.gateway.wire import bulk
 
 Fields = Mapping[str, msgspec.Raw]
 
-MOST_TOKENS: Final = 10**9
-MOST_CHOICES: Final = 128
-MODEL_LENGTH: Final = 200
 MOST_STOPS: Final = 128
 _SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
@@ -102,7 +101,7 @@ def model_of(fields: Fields) -> str:
 
 def served_name(model: str) -> str:
     """The name, if a model may be called so; raises NotFound."""
-    if not model or len(model) > MODEL_LENGTH or not model.isprintable() or " " in model:
+    if not is_model_name(model):
         raise NotFound("model_not_found", "The model does not exist.", param="model")
     return model
 
