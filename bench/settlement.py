@@ -90,16 +90,10 @@ async def _make_payers(tx: WriteTx, worker_id: int) -> list[Payer]:
 async def _insert_key(tx: WriteTx, account_id: int) -> int:
     return await keys.insert_key(
         tx,
-        new=keys.NewKeyRow(
-            account_id=account_id,
-            user_id=None,
-            kind=KeyKind.INFERENCE.value,
-            name="bench",
-            secret_hash=os.urandom(32),
-            prefix="bsk_",
-            last6="000000",
-            expires_ms=None,
-        ),
+        account_id=account_id,
+        kind=KeyKind.INFERENCE.value,
+        secret=keys.SecretRow(os.urandom(32), "bsk_", "000000"),
+        values={"name": "bench"},
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from bursar.core import secrets
 from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.secrets import KeyKind
-from bursar.service import keys
+from bursar.service import accounts, keys
 from bursar.service.keys import KeyChange, NewKey
 from bursar.store import changes, credentials
 from bursar.store import keys as rows
@@ -20,6 +20,14 @@ from tests.installations import NANOS, Randomness
 
 pytestmark = pytest.mark.usefixtures("installation")
 YEAR_MS = 365 * 86_400_000
+
+
+async def open_account(database: Database) -> int:
+    async with database.write() as tx:
+        opened = await accounts.create(
+            tx, name="Other", time_zone="UTC", credit_nanos=0, actor="test"
+        )
+    return opened.row.id
 
 
 async def make(database: Database, **fields: object) -> NewKey:
@@ -141,6 +149,7 @@ async def test_a_rename_does_not_bring_back_a_key_that_is_disabled_meanwhile(
     postgres_database_url: str,
 ) -> None:
     database = Database(postgres_database_url, clock_ms=Clock())
+    await open_account(database)
     made = await make(database)
     async with database.write() as tx:
         await keys.update(tx, account_id=1, key_id=made.key.id, change=KeyChange(is_enabled=False))
@@ -171,6 +180,7 @@ async def test_a_deleted_key_is_gone_but_its_row_stays(database: Database) -> No
 
 
 async def test_another_accounts_key_and_other_kinds_are_unknown(database: Database) -> None:
+    await open_account(database)
     foreign = await make(database, account_id=2)
     async with database.write() as tx:
         for key_id in (1, 2, foreign.key.id, 999):

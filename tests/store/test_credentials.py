@@ -9,25 +9,21 @@ from bursar.core.allowances import AllowanceRef
 from bursar.store import credentials, keys, tables
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import Database
-from bursar.store.keys import NewKeyRow
+from bursar.store.keys import SecretRow
 from bursar.store.limits import allowances
 
 HASH = bytes(range(32))
 
 
 async def insert_key(database: Database, *, account_id: int = 1, kind: str = "inference") -> int:
-    new = NewKeyRow(
-        account_id=account_id,
-        user_id=5,
-        kind=kind,
-        name="Key",
-        secret_hash=HASH,
-        prefix="bsk_",
-        last6="abcdef",
-        expires_ms=None,
-    )
     async with database.write() as tx:
-        return await keys.insert_key(tx, new=new)
+        return await keys.insert_key(
+            tx,
+            account_id=account_id,
+            kind=kind,
+            secret=SecretRow(HASH, "bsk_", "abcdef"),
+            values={"name": "Key", "user_id": 5},
+        )
 
 
 async def find(database: Database, secret_hash: bytes = HASH) -> CredentialRow | None:

@@ -8,7 +8,7 @@ know keys, requests or databases.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import (
@@ -58,23 +58,23 @@ class Rights:
     expires_ms: int | None = None
 
 
-def find_excess(own: Rights, given: Rights) -> str | None:
-    """Return the field in which `given` goes beyond `own`, or None.
+def find_excess(own: Rights, given: Rights, *, only: Collection[str] | None = None) -> str | None:
+    """Return the field (of these, or of all) in which `given` goes beyond `own`, or None.
 
     Patterns that are within others in a way that is not plain to see count as going beyond.
     """
-    if own.environment == Environment.TEST and given.environment != Environment.TEST:
-        return "environment"
-    if own.project_id is not None and given.project_id != own.project_id:
-        return "project_id"
-    if own.models is not None and not _are_within(given.models, own.models):
-        return "models"
-    if own.endpoints is not None:
-        if given.endpoints is None or not set(given.endpoints) <= set(own.endpoints):
-            return "endpoints"
-    if own.expires_ms is not None:
-        if given.expires_ms is None or given.expires_ms > own.expires_ms:
-            return "expires_at"
+    beyond = {
+        "environment": own.environment == Environment.TEST != given.environment,
+        "project_id": own.project_id is not None and given.project_id != own.project_id,
+        "models": own.models is not None and not _are_within(given.models, own.models),
+        "endpoints": own.endpoints is not None
+        and (given.endpoints is None or not set(given.endpoints) <= set(own.endpoints)),
+        "expires_at": own.expires_ms is not None
+        and (given.expires_ms is None or given.expires_ms > own.expires_ms),
+    }
+    for name, is_beyond in beyond.items():
+        if is_beyond and (only is None or name in only):
+            return name
     return None
 
 

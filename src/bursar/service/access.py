@@ -5,10 +5,11 @@ be called with an inference key: the kinds are types. Must not know where a secr
 request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 from bursar.core import refusals, secrets
+from bursar.core.permissions import Rights
 from bursar.core.refusals import Reason
 from bursar.core.secrets import KeyKind
 from bursar.store import credentials
@@ -18,13 +19,17 @@ from bursar.store.database import ReadTx
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A proven caller: the key that was presented, its account, and the user whom it acts for."""
+    """A proven caller: the key that was presented, its account, and the user whom it acts for.
+
+    `rights` bound what the keys that it makes may do.
+    """
 
     kind: ClassVar[KeyKind]
 
     key_id: int
     account_id: int
     user_id: int | None
+    rights: Rights = field(default_factory=Rights)
 
     @property
     def actor(self) -> str:
@@ -69,7 +74,14 @@ async def authenticate(tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_
     reason = _find_reason(row, wanted.kind, now_ms)
     if row is None or reason is not None:
         raise _refused(reason or Reason.UNKNOWN)
-    return wanted(key_id=row.key_id, account_id=row.account_id, user_id=row.user_id)
+    rights = Rights(
+        environment=row.environment,
+        project_id=row.project_id,
+        models=row.models,
+        endpoints=row.endpoints,
+        expires_ms=row.expires_ms,
+    )
+    return wanted(row.key_id, row.account_id, row.user_id, rights)
 
 
 def _find_reason(row: CredentialRow | None, kind: KeyKind, now_ms: int) -> Reason | None:

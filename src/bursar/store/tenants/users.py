@@ -4,10 +4,10 @@ Owns the tables `users` (people are global: one e-mail address, one user) and `m
 know passwords, only their hashes, nor what a role allows.
 """
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from bursar.store import counters
-from bursar.store.database import WriteTx
+from bursar.store.database import ReadTx, WriteTx
 from bursar.store.tables import members, users
 
 
@@ -33,3 +33,11 @@ async def insert_member(tx: WriteTx, *, account_id: int, user_id: int, role: str
             account_id=account_id, user_id=user_id, role=role, created_ms=tx.now_ms
         )
     )
+
+
+async def find_role(tx: ReadTx, *, account_id: int, user_id: int) -> str | None:
+    """Return the user's role in the account; None for somebody who does not belong to it."""
+    query = select(members.c.role).where(
+        members.c.account_id == account_id, members.c.user_id == user_id
+    )
+    return (await tx.execute(query)).scalar_one_or_none()
