@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+import bursar.cli.limits.allowances
+import bursar.cli.limits.plans
 import bursar.cli.prices
 import bursar.cli.tenants.accounts
 import bursar.cli.tenants.credit
@@ -41,6 +43,8 @@ _GROUPS: Final = (
     ("accounts", bursar.cli.tenants.accounts),
     ("credit", bursar.cli.tenants.credit),
     ("keys", bursar.cli.tenants.keys),
+    ("limits", bursar.cli.limits.allowances),
+    ("plans", bursar.cli.limits.plans),
     ("prices", bursar.cli.prices),
 )
 

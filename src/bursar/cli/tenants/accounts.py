@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bursar.service.accounts import Account
     from bursar.store.database import Database, WriteTx
 
-HELP: Final = "Open, list, suspend and resume accounts."
+HELP: Final = "Open, list, change, suspend and resume accounts."
 _COLUMNS: Final = ("id", "name", "status", "balance", "time_zone", "created_at")
 _PAGE: Final = 1_000
 
@@ -91,6 +91,35 @@ def show(session: Session, account_id: AccountId) -> None:
     session.out.show(shape(session.run(work)))
 
 
+def update(
+    session: Session,
+    account_id: AccountId,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    plan: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=MAX_ID, help="Another plan.")
+    ] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="The IANA time zone of its days and months.")
+    ] = None,
+) -> None:
+    """Change an account. What is not named stays as it is; servers follow within a second.
+
+    \b
+    bursar accounts update 7 --name "Acme Ltd" --plan 2
+    """
+    if (name, plan, time_zone) == (None,) * 3:
+        raise typer.BadParameter("Say what to change.")
+
+    async def work(tx: "WriteTx") -> "Account":
+        from bursar.service import accounts
+        from bursar.service.accounts import AccountChange
+
+        change = AccountChange(name, time_zone, plan)
+        return await accounts.update(tx, account_id=account_id, change=change)
+
+    session.out.show(shape(session.change(work)))
+
+
 def suspend(session: Session, account_id: AccountId) -> None:
     """Stop an account's keys until it is resumed.
 
@@ -131,6 +160,7 @@ def shape(account: "Account") -> dict[str, Any]:
         "time_zone": row.time_zone,
         "created_at": output.format_moment(row.created_ms),
         "balance": format_usd(account.balance_nanos),
+        "plan_id": row.plan_id,
     }
 
 
@@ -138,6 +168,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], dict[str, Any]], ...]] = (
     ("create", create, {}),
     ("list", list_accounts, {}),
     ("show", show, {}),
+    ("update", update, {}),
     ("suspend", suspend, {}),
     ("resume", resume, {}),
 )

@@ -120,7 +120,8 @@ def show(session: Session, key_id: KeyId, account: AccountOption = 1) -> None:
     """
 
     async def work(database: "Database") -> tuple["KeyRow", int]:
-        from bursar.service import allowances, keys
+        from bursar.service import keys
+        from bursar.service.limits import allowances
 
         async with database.read() as tx:
             row = await keys.get(tx, account_id=account, key_id=key_id)
