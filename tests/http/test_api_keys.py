@@ -88,10 +88,13 @@ async def test_a_key_sees_itself_and_not_the_balance(api: Api, clock: Clock) -> 
         "window": "lifetime",
         "model": None,
         "limit": "5.00",
+        "soft_limit": None,
         "used": "0.00",
         "leased": "0.00",
         "left": "5.00",
+        "origin": "own",
         "resets_at": None,
+        "next_resets": [],
     }
     assert seen == {
         "id": 3,
