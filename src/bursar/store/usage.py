@@ -4,12 +4,14 @@ Owns reading `usage_daily` and `usage_events`; they are written by settlement al
 shapes of reports. Sums come back as int: PostgreSQL sums BIGINT as NUMERIC, which would be Decimal.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, Row, Select, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Row, Select, case, func, select, tuple_
 
 from bursar.store.database import ReadTx
-from bursar.store.tables import usage_daily, usage_events
+from bursar.store.tables import keys, usage_daily, usage_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,14 @@ class Sum:
     cost_nanos: int
     input_tokens: int
     output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """When a key was last used (None: never), and what it spent since some day."""
+
+    last_ms: int | None
+    spent_nanos: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,14 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Days:
+    """Which days: those that begin before `to_ms`, of one key or (None) of all."""
+
+    to_ms: int
+    key_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """A place in a list of events: just behind the event with these coordinates."""
 
@@ -75,29 +93,102 @@ async def is_settled(tx: ReadTx, *, account_id: int, at_ms: int, event_id: str) 
     return (await tx.execute(query)).first() is not None
 
 
-async def sum_by_day(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
+async def sum_by_day(
+    tx: ReadTx, *, account_id: int, from_ms: int, days: Days | None = None
+) -> dict[int, Sum]:
     """Sum usage by the day's start (UTC, ms) since the day that starts at `from_ms`."""
-    rows = await tx.execute(_sums(usage_daily.c.day_ms, account_id, from_ms))
+    rows = await tx.execute(_sums(usage_daily.c.day_ms, account_id, from_ms, days))
     return {row[0]: _sum(row) for row in rows}
 
 
-async def sum_by_model(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[str, Sum]:
+async def sum_by_model(
+    tx: ReadTx, *, account_id: int, from_ms: int, days: Days | None = None
+) -> dict[str, Sum]:
     """Sum usage by model since the day that starts at `from_ms`."""
-    rows = await tx.execute(_sums(usage_daily.c.model, account_id, from_ms))
+    rows = await tx.execute(_sums(usage_daily.c.model, account_id, from_ms, days))
     return {row[0]: _sum(row) for row in rows}
 
 
-async def sum_by_key(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
+async def sum_by_key(
+    tx: ReadTx, *, account_id: int, from_ms: int, days: Days | None = None
+) -> dict[int, Sum]:
     """Sum usage by key id since the day that starts at `from_ms`."""
-    rows = await tx.execute(_sums(usage_daily.c.key_id, account_id, from_ms))
+    rows = await tx.execute(_sums(usage_daily.c.key_id, account_id, from_ms, days))
     return {row[0]: _sum(row) for row in rows}
+
+
+async def list_key_uses(
+    tx: ReadTx, *, account_id: int, key_ids: Sequence[int], since_ms: int
+) -> dict[int, KeyUse]:
+    """Return keys' last uses, and what they spent since the day that starts at `since_ms`."""
+    daily = usage_daily.c
+    spent_query = (
+        select(daily.key_id, func.sum(daily.cost_nanos))
+        .where(daily.account_id == account_id, daily.key_id.in_(key_ids), daily.day_ms >= since_ms)
+        .group_by(daily.key_id)
+    )
+    spent = {row[0]: int(row[1]) for row in await tx.execute(spent_query)}
+    # Two looks into the index for each key, instead of a walk through all that it ever used.
+    newest, then = usage_daily.alias(), usage_daily.alias()
+    last_day = (
+        select(func.max(newest.c.day_ms))
+        .where(newest.c.account_id == account_id, newest.c.key_id == keys.c.id)
+        .scalar_subquery()
+    )
+    last_use = (
+        # Roll-ups of the former version know no more than the day.
+        select(func.max(case((then.c.last_ms > 0, then.c.last_ms), else_=then.c.day_ms)))
+        .where(
+            then.c.account_id == account_id,
+            then.c.key_id == keys.c.id,
+            then.c.day_ms == last_day,
+        )
+        .scalar_subquery()
+    )
+    last_query = select(keys.c.id, last_use).where(
+        keys.c.account_id == account_id, keys.c.id.in_(key_ids)
+    )
+    return {row[0]: KeyUse(row[1], spent.get(row[0], 0)) for row in await tx.execute(last_query)}
+
+
+async def cost_of_models_by_day(
+    tx: ReadTx, *, account_id: int, from_ms: int, days: Days, models: Sequence[str]
+) -> dict[tuple[int, str], int]:
+    """Sum in nano-USD what each of these models cost on each day (its start) that it was used."""
+    daily = usage_daily.c
+    query = _costs(daily.model, account_id, from_ms, days).where(daily.model.in_(models))
+    return _by_day(await tx.execute(query))
+
+
+async def cost_of_keys_by_day(
+    tx: ReadTx, *, account_id: int, from_ms: int, days: Days, key_ids: Sequence[int]
+) -> dict[tuple[int, int], int]:
+    """Sum in nano-USD what each of these keys cost on each day (its start) that it was used."""
+    daily = usage_daily.c
+    query = _costs(daily.key_id, account_id, from_ms, days).where(daily.key_id.in_(key_ids))
+    return _by_day(await tx.execute(query))
+
+
+async def count_events(tx: ReadTx, *, account_id: int, where: EventFilter) -> int:
+    """Return how many events of the account there are."""
+    query = select(func.count()).where(*_conditions(account_id, where))
+    return int((await tx.execute(query)).scalar_one())
 
 
 async def list_events(
-    tx: ReadTx, *, account_id: int, where: EventFilter, behind: Position | None, limit: int
+    tx: ReadTx,
+    *,
+    account_id: int,
+    where: EventFilter,
+    behind: Position | None,
+    limit: int,
+    is_oldest_first: bool = False,
+    skip: int = 0,
 ) -> list[EventRow]:
-    """Return the account's events, newest first."""
+    """Return the account's events, newest first if not the oldest, behind a position or skipped."""
     event = usage_events.c
+    place = tuple_(event.at_ms, event.event_id)
+    order = (event.at_ms, event.event_id)
     query = (
         select(
             event.at_ms,
@@ -121,25 +212,58 @@ async def list_events(
             event.first_byte_ms,
             event.labels,
         )
-        .where(event.account_id == account_id)
-        .order_by(event.at_ms.desc(), event.event_id.desc())
+        .where(*_conditions(account_id, where))
+        .order_by(*(order if is_oldest_first else (column.desc() for column in order)))
         .limit(limit)
+        .offset(skip or None)
     )
-    if where.key_id is not None:
-        query = query.where(event.key_id == where.key_id)
-    if where.model is not None:
-        query = query.where(event.model == where.model)
-    if where.from_ms is not None:
-        query = query.where(event.at_ms >= where.from_ms)
-    if where.to_ms is not None:
-        query = query.where(event.at_ms < where.to_ms)
     if behind is not None:
-        query = query.where(tuple_(event.at_ms, event.event_id) < (behind.at_ms, behind.event_id))
+        position = (behind.at_ms, behind.event_id)
+        query = query.where(place > position if is_oldest_first else place < position)
     return [_event(row) for row in await tx.execute(query)]
 
 
+def _by_day(rows: Iterable[Row[*tuple[Any, ...]]]) -> dict[tuple[int, Any], int]:
+    return {(day_ms, part): int(nanos) for day_ms, part, nanos in rows}
+
+
+def _conditions(account_id: int, where: EventFilter) -> list[ColumnElement[bool]]:
+    event = usage_events.c
+    found = [event.account_id == account_id]
+    if where.key_id is not None:
+        found.append(event.key_id == where.key_id)
+    if where.model is not None:
+        found.append(event.model == where.model)
+    if where.from_ms is not None:
+        found.append(event.at_ms >= where.from_ms)
+    if where.to_ms is not None:
+        found.append(event.at_ms < where.to_ms)
+    return found
+
+
+def _costs(
+    by: Column[int] | Column[str], account_id: int, from_ms: int, days: Days
+) -> Select[*tuple[object, ...]]:
+    daily = usage_daily.c
+    return (
+        select(daily.day_ms, by, func.sum(daily.cost_nanos))
+        .where(*_within(account_id, from_ms, days))
+        .group_by(daily.day_ms, by)
+    )
+
+
+def _within(account_id: int, from_ms: int, days: Days | None) -> list[ColumnElement[bool]]:
+    daily = usage_daily.c
+    found = [daily.account_id == account_id, daily.day_ms >= from_ms]
+    if days is not None:
+        found.append(daily.day_ms < days.to_ms)
+        if days.key_id is not None:
+            found.append(daily.key_id == days.key_id)
+    return found
+
+
 def _sums(
-    by: Column[int] | Column[str], account_id: int, from_ms: int
+    by: Column[int] | Column[str], account_id: int, from_ms: int, days: Days | None
 ) -> Select[*tuple[object, ...]]:
     daily = usage_daily.c
     return (
@@ -150,7 +274,7 @@ def _sums(
             func.sum(daily.input_tokens),
             func.sum(daily.output_tokens),
         )
-        .where(daily.account_id == account_id, daily.day_ms >= from_ms)
+        .where(*_within(account_id, from_ms, days))
         .group_by(by)
     )
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import delete, select, tuple_
 
+from bursar.core.allowances import Resource
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
 from bursar.store.tables import limit_log
 
@@ -40,12 +41,16 @@ class RefusalRow:
 
 @dataclass(frozen=True, slots=True)
 class RefusalFilter:
-    """Which refusals: None is any; from `from_ms` up to but not including `to_ms`."""
+    """Which refusals: None is any; from `from_ms` up to but not including `to_ms`.
+
+    With `is_rate` only those by limits of something else than cost.
+    """
 
     key_id: int | None = None
     model: str | None = None
     from_ms: int | None = None
     to_ms: int | None = None
+    is_rate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ async def list_refusals(
         query = query.where(c.at_ms >= where.from_ms)
     if where.to_ms is not None:
         query = query.where(c.at_ms < where.to_ms)
+    if where.is_rate:
+        query = query.where(c.resource != Resource.COST)
     if behind is not None:
         query = query.where(tuple_(c.at_ms, c.allowance) < (behind.at_ms, behind.allowance))
     return [RefusalRow(**row._mapping) for row in await tx.execute(query)]
