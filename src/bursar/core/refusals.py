@@ -186,6 +186,8 @@ def deny_by_limit(
     if reason is Reason.RATE:
         what = "calls at once" if ref.resource == Resource.CONCURRENCY else ref.resource
         words = f"{left} of {limit} {what} are left"
+        if needed <= left:
+            words += ", but requests in flight hold them"
         retry_after_s = _seconds_until(resets_at_ms, now_ms)
     elif reason is Reason.CREDIT_HELD:
         words = f"{format_usd(left)} USD are left, but requests in flight hold them"
