@@ -18,6 +18,7 @@ from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.charges import Charge, Move
 from bursar.store.plane.leases import Want
+from bursar.store.tenants import users
 from tests.databases import START_MS, Clock
 from tests.factories import charge
 
@@ -78,9 +79,11 @@ async def books(database: Database, clock: Clock) -> Database:
             account = await accounts.create(
                 tx, name=name, time_zone=ZONE, credit_nanos=1_000_000, actor="test"
             )
+            account_id = account.row.id
+            await users.insert_member(tx, account_id=account_id, user_id=USER, role="member")
             await keys.create(
                 tx,
-                account_id=account.row.id,
+                account_id=account_id,
                 user_id=USER,
                 name="key",
                 random_bytes=os.urandom,

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Select, case, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Row, Select, func, select, tuple_
 
 from bursar.store.database import ReadTx
-from bursar.store.tables import keys, usage_daily, usage_events
+from bursar.store.tables import usage_daily, usage_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,6 @@ class Sum:
     cost_nanos: int
     input_tokens: int
     output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUse:
-    """When a key was last used (None: never), and what it spent since some day."""
-
-    last_ms: int | None
-    spent_nanos: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,40 +107,6 @@ async def sum_by_key(
     """Sum usage by key id since the day that starts at `from_ms`."""
     rows = await tx.execute(_sums(usage_daily.c.key_id, account_id, from_ms, days))
     return {row[0]: _sum(row) for row in rows}
-
-
-async def list_key_uses(
-    tx: ReadTx, *, account_id: int, key_ids: Sequence[int], since_ms: int
-) -> dict[int, KeyUse]:
-    """Return keys' last uses, and what they spent since the day that starts at `since_ms`."""
-    daily = usage_daily.c
-    spent_query = (
-        select(daily.key_id, func.sum(daily.cost_nanos))
-        .where(daily.account_id == account_id, daily.key_id.in_(key_ids), daily.day_ms >= since_ms)
-        .group_by(daily.key_id)
-    )
-    spent = {row[0]: int(row[1]) for row in await tx.execute(spent_query)}
-    # Two looks into the index for each key, instead of a walk through all that it ever used.
-    newest, then = usage_daily.alias(), usage_daily.alias()
-    last_day = (
-        select(func.max(newest.c.day_ms))
-        .where(newest.c.account_id == account_id, newest.c.key_id == keys.c.id)
-        .scalar_subquery()
-    )
-    last_use = (
-        # Roll-ups of the former version know no more than the day.
-        select(func.max(case((then.c.last_ms > 0, then.c.last_ms), else_=then.c.day_ms)))
-        .where(
-            then.c.account_id == account_id,
-            then.c.key_id == keys.c.id,
-            then.c.day_ms == last_day,
-        )
-        .scalar_subquery()
-    )
-    last_query = select(keys.c.id, last_use).where(
-        keys.c.account_id == account_id, keys.c.id.in_(key_ids)
-    )
-    return {row[0]: KeyUse(row[1], spent.get(row[0], 0)) for row in await tx.execute(last_query)}
 
 
 async def cost_of_models_by_day(

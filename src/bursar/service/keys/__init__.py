@@ -32,6 +32,7 @@ __all__ = [
     "create_many",
     "delete",
     "get",
+    "list_all",
     "list_keys",
     "rotate",
     "update",
@@ -142,10 +143,15 @@ async def list_keys(
     )
 
 
+async def list_all(tx: ReadTx, *, account_id: int) -> list[KeyRow]:
+    """Return the account's keys of every kind, oldest first."""
+    return await keys.list_keys(tx, account_id=account_id, kind=None)
+
+
 async def get(
-    tx: ReadTx, *, account_id: int, key_id: int, kind: KeyKind = KeyKind.INFERENCE
+    tx: ReadTx, *, account_id: int, key_id: int, kind: KeyKind | None = KeyKind.INFERENCE
 ) -> KeyRow:
-    """Return one of the account's keys; raises NotFound."""
+    """Return one of the account's keys, of this kind or (None) of any; raises NotFound."""
     row = await keys.find_key(tx, account_id=account_id, key_id=key_id, kind=kind)
     if row is None:
         raise _not_found()
@@ -153,15 +159,21 @@ async def get(
 
 
 async def update(
-    tx: WriteTx, *, account_id: int, key_id: int, change: KeyChange, by: Principal | None = None
+    tx: WriteTx,
+    *,
+    account_id: int,
+    key_id: int,
+    change: KeyChange,
+    by: Principal | None = None,
+    kind: KeyKind = KeyKind.INFERENCE,
 ) -> KeyRow:
-    """Change an inference key of the account and return it as it is then.
+    """Change a key of the account and return it as it is then; only inference keys have a limit.
 
     A limit may be set below what is used: the key is then refused until it is raised. Raises
     NotFound, Invalid for the field at fault, Forbidden (`exceeds_own_rights`), and Conflict
     (`key_leaked`) for enabling a key whose secret is known to be public.
     """
-    before = await get(tx, account_id=account_id, key_id=key_id)
+    before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     values = fields.changed_values(change, now_ms=tx.now_ms)
     if change.is_enabled and is_leaked(before):
         message = "Its secret was reported to be public. Rotate the key, then enable it."
@@ -176,7 +188,7 @@ async def update(
     if values:
         await keys.update_key(tx, account_id=account_id, key_id=key_id, values=values)
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
-    after = await get(tx, account_id=account_id, key_id=key_id)
+    after = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     fields.check_rights(by, fields.rights_of(after), only=_touched(values))
     return after
 
@@ -215,12 +227,13 @@ async def rotate(
     return NewKey(await get(tx, account_id=account_id, key_id=key_id, kind=kind), secret)
 
 
-async def delete(tx: WriteTx, *, account_id: int, key_id: int) -> None:
-    """Delete an inference key of the account for good; raises NotFound.
+async def delete(
+    tx: WriteTx, *, account_id: int, key_id: int, kind: KeyKind = KeyKind.INFERENCE
+) -> None:
+    """Delete a key of the account for good; raises NotFound.
 
     Its row stays for reports. Workers stop admitting it within a second.
     """
-    kind = KeyKind.INFERENCE
     if not await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind):
         raise _not_found()
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))

@@ -64,12 +64,10 @@ async def list_limits(
         await require_scope(tx, account_id=account_id, scope=where.scope)
         kind, name = where.scope.kind, where.scope.name
     rows = await allowances.list_limits(tx, account_id=account_id, scope=name)
-    rows = [row for row in rows if allowances.is_set(row) or _is_credit_limit(row.ref)]
-    known = {row.ref for row in rows}
-    for line in await plans.list_account_limits(tx, account_id=account_id):
-        ref = _ref(account_id, name or rules.ACCOUNT, line)
-        if line.scope_kind == kind and ref not in known:
-            rows.append(Allowance(ref, line.effective, 0, 0, 0, origin=PLAN, is_stored=False))
+    rows = [row for row in rows if _is_shown(row)]
+    lines = await plans.list_account_limits(tx, account_id=account_id)
+    scope = name or rules.ACCOUNT
+    rows += _defaults(lines, kind=kind, account_id=account_id, scope=scope, rows=rows)
     wanted = [row for row in rows if _fits(row.ref, where)]
     wanted.sort(key=lambda row: row.ref.name)
     return await _at(tx, wanted, account_id=account_id, now_ms=now_ms)
@@ -79,6 +77,24 @@ async def list_key_limits(tx: ReadTx, *, account_id: int, key_id: int, now_ms: i
     """Return the limits of one inference key, sorted by name; raises NotFound."""
     scope = Scope("key", key_id)
     return await list_limits(tx, account_id=account_id, now_ms=now_ms, where=Filter(scope=scope))
+
+
+async def list_limits_of_keys(
+    tx: ReadTx, *, account_id: int, key_ids: Sequence[int], now_ms: int
+) -> dict[int, list[Limit]]:
+    """Return the limits of inference keys of one account, by key, each key's sorted by name."""
+    names = {f"key:{key_id}": key_id for key_id in key_ids}
+    stored = await allowances.list_of_scopes(tx, account_id=account_id, scopes=list(names))
+    lines = await plans.list_account_limits(tx, account_id=account_id)
+    wanted = []
+    for name, found in stored.items():
+        rows = [row for row in found if _is_shown(row)]
+        rows += _defaults(lines, kind="key", account_id=account_id, scope=name, rows=rows)
+        wanted += sorted(rows, key=lambda row: row.ref.name)
+    of_keys: dict[int, list[Limit]] = {key_id: [] for key_id in key_ids}
+    for limit in await _at(tx, wanted, account_id=account_id, now_ms=now_ms):
+        of_keys[names[limit.allowance.ref.scope]].append(limit)
+    return of_keys
 
 
 async def set_limit(
@@ -168,6 +184,28 @@ async def require_scope(tx: ReadTx, *, account_id: int, scope: Scope) -> None:
     if not found:
         message = "There is nothing here, or it is not yours."
         raise NotFound("not_found", message, param="scope")
+
+
+def _defaults(
+    lines: Sequence[PlanLimit],
+    *,
+    kind: str,
+    account_id: int,
+    scope: str,
+    rows: Sequence[Allowance],
+) -> list[Allowance]:
+    """What the plan gives a scope of this kind where it has no row."""
+    known = {row.ref for row in rows}
+    refs = [(_ref(account_id, scope, line), line) for line in lines if line.scope_kind == kind]
+    return [
+        Allowance(ref, line.effective, 0, 0, 0, origin=PLAN, is_stored=False)
+        for ref, line in refs
+        if ref not in known
+    ]
+
+
+def _is_shown(row: Allowance) -> bool:
+    return allowances.is_set(row) or _is_credit_limit(row.ref)
 
 
 def _fits(ref: AllowanceRef, where: Filter) -> bool:

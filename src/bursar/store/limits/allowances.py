@@ -96,6 +96,19 @@ async def list_of_scope(tx: ReadTx, *, account_id: int, scope: str) -> list[Allo
     return await list_limits(tx, account_id=account_id, scope=scope)
 
 
+async def list_of_scopes(
+    tx: ReadTx, *, account_id: int, scopes: Sequence[str]
+) -> dict[str, list[Allowance]]:
+    """Return the account's allowances of these scopes, by scope."""
+    found: dict[str, list[Allowance]] = {scope: [] for scope in scopes}
+    query = select(*_COLUMNS).where(
+        allowances.c.account_id == account_id, allowances.c.scope.in_(scopes)
+    )
+    for row in await tx.execute(query):
+        found[row.scope].append(_allowance(row))
+    return found
+
+
 async def find_limit(tx: ReadTx, *, ref: AllowanceRef) -> Allowance | None:
     """Return one allowance, or None."""
     row = (await tx.execute(select(*_COLUMNS).where(_is(ref)))).one_or_none()
