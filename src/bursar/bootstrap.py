@@ -33,12 +33,11 @@ from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
-from bursar.gateway.routing import Router, Upstream
+from bursar.gateway.routing import Router, Upstream, sandbox
 from bursar.gateway.upstreams.pool import KeepAlivePool
 from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
 from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
-from bursar.gateway.upstreams.sandbox import Sandbox
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
 from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
@@ -174,7 +173,7 @@ def make_router(settings: Settings) -> Router:
     """The configured upstreams in their order, the sandbox last. Raises ConfigError."""
     upstreams = [_upstream(each) for each in settings.upstreams]
     if settings.sandbox_enabled:
-        upstreams.append(Upstream("sandbox", Sandbox(), (), ("sandbox/*",), {}, is_sandbox=True))
+        upstreams.append(sandbox())
     return Router(upstreams)
 
 
@@ -286,6 +285,7 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
             activity_cache_s=round(settings.activity_cache_s),
             max_body_bytes=settings.max_control_body_bytes,
             most_at_once=settings.database_connections - OWN_CONNECTIONS,
+            serving=router.places,
         ),
     )
 

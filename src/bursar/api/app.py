@@ -28,6 +28,7 @@ from bursar.edge.calls import Plane
 from bursar.edge.envelope import Envelope, Excuse
 from bursar.edge.gate import Gate
 from bursar.service.idempotency import Running
+from bursar.service.limits.explain import Serving
 from bursar.store.database import Database
 
 _log: Final = structlog.get_logger("bursar.api")
@@ -48,12 +49,14 @@ def create(
     most_at_once: int = 8,
     random_bytes: Callable[[int], bytes] = os.urandom,
     count_gone: Callable[[], None] = lambda: None,
+    serving: Serving = lambda _: (),
 ) -> FastAPI:
     """Return the control plane as an ASGI application.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
     text for Prometheus; `most_at_once` calls may use the database at the same time.
-    `count_gone` is called for each caller who left before the request was complete.
+    `serving` says who serves a model. `count_gone` is called for each caller who left before the
+    request was complete.
     """
     plane = Plane(
         database=database,
@@ -64,6 +67,7 @@ def create(
         running=Running(),
         max_body_bytes=max_body_bytes,
         gate=Gate(most_at_once),
+        serving=serving,
     )
     app = _Application(
         title="Bursar",

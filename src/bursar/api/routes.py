@@ -8,7 +8,7 @@ twice: by the types of the functions below, and at each request.
 from typing import Final
 
 from bursar.api import accounts, health, keys, ledger, usage
-from bursar.api.limits import alerts, allowances, plans, refusals
+from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.registry import Route, anybody, inference, operator, provisioning
 
 _PAGE: Final = ("cursor", "limit")
@@ -54,6 +54,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         "PUT", _LIMITS, allowances.set_limit, allowances.LimitShape, body=allowances.LimitFields
     ),
     provisioning("DELETE", _LIMITS, allowances.remove_limit, None, status=204, query=_LIMIT),
+    provisioning(
+        "POST",
+        "/v1/account/explain",
+        explain.explain,
+        explain.ExplanationShape,
+        body=explain.ExplainFields,
+    ),
     provisioning(
         "GET",
         f"{_LIMITS}/log",

@@ -19,6 +19,7 @@ import bursar.cli.tenants.keys
 from bursar import __version__
 from bursar.cli.backup import backup, restore
 from bursar.cli.doctor import doctor
+from bursar.cli.limits.explain import explain
 from bursar.cli.output import Output, write
 from bursar.cli.server import init, serve
 from bursar.cli.session import Session
@@ -26,7 +27,7 @@ from bursar.cli.verify import verify
 
 _EPILOG: Final = """\b
 Exit codes:
-  0 done                         1 verify or doctor found something
+  0 done                         1 found something wrong (verify, doctor, explain)
   2 a mistake in what was given  3 there is no such thing
   4 its state does not allow it  5 something needed cannot be had
   6 a bug                        130 interrupted"""
@@ -71,7 +72,7 @@ def make() -> typer.Typer:
     """The command `bursar`."""
     root = typer.Typer(epilog=_EPILOG, context_settings=_HELP, **_PLAIN)
     root.callback(invoke_without_command=True)(_start)
-    for function in (init, serve, verify, doctor, backup, restore):
+    for function in (init, serve, verify, doctor, backup, restore, explain):
         root.command(function.__name__)(_with_session(function))
     for name, module in _GROUPS:
         group = typer.Typer(help=module.HELP, no_args_is_help=True, **_PLAIN)

@@ -24,6 +24,7 @@ from bursar.edge.query import Query
 from bursar.service import access, idempotency
 from bursar.service.access import Principal
 from bursar.service.idempotency import Answer, Running
+from bursar.service.limits.explain import Serving
 from bursar.store.database import Database, WriteTx
 
 C = TypeVar("C")
@@ -43,6 +44,7 @@ class Plane:
     running: Running
     max_body_bytes: int
     gate: Gate
+    serving: Serving
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from bursar.gateway.upstreams.port import Headers, UpstreamClient
+from bursar.gateway.upstreams.sandbox import Sandbox
 
 # Models that refuse `max_tokens` and want its successor.
 _NEWER_LIMIT = ("o1", "o3", "o4", "gpt-5")
@@ -42,6 +43,11 @@ class Route:
         """The field by which this model takes an output limit."""
         bare = self.model.rsplit("/", 1)[-1]
         return "max_completion_tokens" if bare.startswith(_NEWER_LIMIT) else "max_tokens"
+
+
+def sandbox() -> Upstream:
+    """The built-in upstream, which serves its own models."""
+    return Upstream("sandbox", Sandbox(), (), ("sandbox/*",), {}, is_sandbox=True)
 
 
 class Router:

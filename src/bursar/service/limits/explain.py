@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from bursar.core import allowances as steps
-from bursar.core import bounds, permissions, text, verdicts, windows
+from bursar.core import bounds, permissions, text, windows
 from bursar.core.allowances import Allowance, Resource
 from bursar.core.bounds import Bound
 from bursar.core.errors import Invalid, NotFound
@@ -19,13 +19,16 @@ from bursar.core.pricebook import PriceBook
 from bursar.core.prices import InvalidQuantity, Price
 from bursar.core.refusals import Deny, Reason, deny
 from bursar.core.secrets import KeyKind
-from bursar.core.verdicts import Standing, Verdict
 from bursar.core.windows import Window
+from bursar.service.limits import verdicts
+from bursar.service.limits.verdicts import Standing, Verdict
 from bursar.store import credentials, prices
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
 
 CHAT: Final = "chat.completions"
+# Of a prompt's tokens or bytes: more than any context window holds.
+MOST_PROMPT: Final = 10**9
 # From the widest scope to the narrowest, and the slowest window to the quickest.
 _SCOPES: Final = ("wallet", "account", "project", "user", "key")
 _RESOURCES: Final = tuple(Resource)
