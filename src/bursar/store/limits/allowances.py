@@ -44,6 +44,8 @@ _COLUMNS: Final = (
     allowances.c.used,
     allowances.c.leased,
     allowances.c.window_start_ms,
+    allowances.c.soft_amount,
+    allowances.c.origin,
 )
 
 
