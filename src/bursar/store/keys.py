@@ -147,9 +147,9 @@ def has_label(
     return find(column, part) > 0
 
 
-async def find_key(tx: ReadTx, *, account_id: int, key_id: int, kind: str) -> KeyRow | None:
-    """Return the account's key of this kind; None for a deleted, unknown or foreign one."""
-    query = _select_keys(keys.c.account_id == account_id, keys.c.id == key_id, keys.c.kind == kind)
+async def find_key(tx: ReadTx, *, account_id: int, key_id: int, kind: str | None) -> KeyRow | None:
+    """Return the account's key of this kind (None: any); None for a deleted or foreign one."""
+    query = _select_keys(keys.c.account_id == account_id, keys.c.id == key_id, *_of_kind(kind))
     row = (await tx.execute(query)).one_or_none()
     return None if row is None else _key(dict(row._mapping))
 
@@ -158,13 +158,13 @@ async def list_keys(
     tx: ReadTx,
     *,
     account_id: int,
-    kind: str,
+    kind: str | None,
     where: KeyFilter | None = None,
     after_id: int = 0,
     limit: int | None = None,
 ) -> list[KeyRow]:
-    """Return the account's keys of this kind that are not deleted, oldest first."""
-    query = _select_keys(keys.c.account_id == account_id, keys.c.kind == kind, keys.c.id > after_id)
+    """Return the account's keys of this kind (None: any) that are not deleted, oldest first."""
+    query = _select_keys(keys.c.account_id == account_id, keys.c.id > after_id, *_of_kind(kind))
     if where is not None:
         query = query.where(*_conditions(tx, where))
     rows = await tx.execute(query.order_by(keys.c.id).limit(limit))
@@ -286,6 +286,10 @@ async def delete_key(tx: WriteTx, *, account_id: int, key_id: int, kind: str) ->
         .values(deleted_ms=tx.now_ms)
     )
     return (await tx.execute(statement)).rowcount == 1
+
+
+def _of_kind(kind: str | None) -> list[ColumnElement[bool]]:
+    return [] if kind is None else [keys.c.kind == kind]
 
 
 def _is(account_id: int, key_id: int) -> ColumnElement[bool]:
