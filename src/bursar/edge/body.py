@@ -57,8 +57,9 @@ def check(model: type[M], document: dict[str, object]) -> M:
     Raises Invalid for the field at fault: `unknown_field`, `missing_field`, `invalid_value`, or
     what the field's own type says.
     """
+    known = {field.alias or name for name, field in model.model_fields.items()}
     for name in document:
-        if name not in model.model_fields:
+        if name not in known:
             shown = name[:_MAX_SHOWN]
             raise Invalid("unknown_field", "There is no such field here.", param=shown)
     try:

@@ -7,7 +7,9 @@ a report is shown.
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bursar.core import windows
 from bursar.core.errors import Invalid
+from bursar.core.windows import Window
 from bursar.store import keys, usage
 from bursar.store.database import ReadTx
 from bursar.store.usage import Days, Sum
@@ -43,6 +45,30 @@ class Analytics:
     def top_keys(self) -> list[int]:
         """The ids of the dearest keys."""
         return [key_id for key_id, _ in self.by_key[:_LARGEST]]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an account used in the calendar month (UTC) between these moments; dearest first."""
+
+    from_ms: int
+    to_ms: int
+    total: Sum
+    by_model: list[tuple[str, Sum]]
+
+
+async def total_month(tx: ReadTx, *, account_id: int, now_ms: int) -> Totals:
+    """Return what the account used in the month of `now_ms` so far."""
+    month = windows.bounds(Window.MONTH, now_ms=now_ms)
+    sums = await usage.sum_by_model(tx, account_id=account_id, from_ms=month.start_ms)
+    parts = list(sums.values())
+    total = Sum(
+        requests=sum(part.requests for part in parts),
+        cost_nanos=sum(part.cost_nanos for part in parts),
+        input_tokens=sum(part.input_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+    )
+    return Totals(month.start_ms, month.end_ms or month.start_ms, total, _by_cost(sums))
 
 
 async def analyse(

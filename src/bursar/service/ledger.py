@@ -113,6 +113,11 @@ async def _call_in(tx: WriteTx, *, account_id: int) -> None:
     tx.announce(changes.ALLOWANCE, account_id=account_id, subject=subject)
 
 
+async def get_wallet(tx: ReadTx, *, account_id: int) -> Allowance:
+    """Return an existing account's wallet: what it was given (`limit`) and has used."""
+    return await allowances.get_wallet(tx, account_id=account_id)
+
+
 async def get_balance(tx: ReadTx, *, account_id: int) -> int:
     """Return an existing account's balance in nano-USD: all credit less all usage."""
     return balance_of(await allowances.get_wallet(tx, account_id=account_id))

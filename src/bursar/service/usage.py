@@ -45,14 +45,41 @@ async def report(tx: ReadTx, *, account_id: int, days: int, now_ms: int) -> Acti
 
 
 async def list_events(
-    tx: ReadTx, *, account_id: int, where: EventFilter, behind: Position | None, limit: int
+    tx: ReadTx,
+    *,
+    account_id: int,
+    where: EventFilter,
+    behind: Position | None,
+    limit: int,
+    is_oldest_first: bool = False,
+    skip: int = 0,
 ) -> list[EventRow]:
-    """Return the account's usage events, newest first; raises Invalid for a reversed span."""
+    """Return the account's usage events, newest first unless the oldest are wanted first.
+
+    Behind a position, or (quick only near the list's beginning) so many skipped. Raises Invalid for
+    a reversed span.
+    """
+    _check_span(where)
+    return await usage.list_events(
+        tx,
+        account_id=account_id,
+        where=where,
+        behind=behind,
+        limit=limit,
+        is_oldest_first=is_oldest_first,
+        skip=skip,
+    )
+
+
+async def count_events(tx: ReadTx, *, account_id: int, where: EventFilter) -> int:
+    """Return how many usage events the account has; raises Invalid for a reversed span."""
+    _check_span(where)
+    return await usage.count_events(tx, account_id=account_id, where=where)
+
+
+def _check_span(where: EventFilter) -> None:
     if where.from_ms is not None and where.to_ms is not None and where.from_ms > where.to_ms:
         raise Invalid("invalid_range", "The span must not end before it begins.", param="from")
-    return await usage.list_events(
-        tx, account_id=account_id, where=where, behind=behind, limit=limit
-    )
 
 
 def _total(sums: list[Sum]) -> Sum:
