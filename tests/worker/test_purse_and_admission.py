@@ -162,3 +162,12 @@ def test_an_allowance_has_one_slot_even_while_a_request_waits_for_a_forgotten_ke
         assert purse.slots == {WALLET: waited_for}
     purse.forget(waited_for)
     assert purse.slot_for(allowance, zone="UTC", now_ms=AT_MS) is waited_for
+
+
+def test_credit_that_is_known_to_be_spent_is_named_though_only_the_rate_was_asked_for() -> None:
+    """Else the same request is 402 or 429 by what other requests have asked before it."""
+    key, minute = slot(KEY_LIMIT, 50, used=20), slot(MINUTE, 4, used=4)
+    minute.exhausted_until_ms = AT_MS + 250
+    assert admission.is_settled([key, minute], needs(31), AT_MS)
+    assert admission.refuse([key, minute], needs(31), AT_MS).reason is Reason.QUOTA
+    assert admission.refuse([key, minute], needs(30), AT_MS).reason is Reason.RATE

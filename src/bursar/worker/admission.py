@@ -61,8 +61,10 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
     Credit that only requests in flight hold is worth waiting for (429 `credit_held`); credit that
     is spent is not (402 `insufficient_quota`).
     """
-    exhausted = [slot for slot in short if _is_exhausted(slot, needs, now_ms)] or list(short)
-    slot = min(exhausted, key=lambda each: (_precedence(each, needs), each.ref))
+    # What is known to be spent goes first though nobody has asked the store for it: the answer must
+    # not depend on which limit happened to be asked about before.
+    certain = [s for s in short if _is_exhausted(s, needs, now_ms) or _is_beyond(s, needs)]
+    slot = min(certain or short, key=lambda each: (_precedence(each, needs), each.ref))
     # Calls at once are never used up, only held: there are none left where one is refused.
     left = 0 if slot.index == CONCURRENCY else max(0, slot.known_left or 0)
     return deny_by_limit(
@@ -78,6 +80,10 @@ def refuse(short: Sequence[Slot], needs: Amounts, now_ms: int) -> Deny:
 def _is_exhausted(slot: Slot, needs: Amounts, now_ms: int) -> bool:
     missing = needs[slot.index] - slot.lease.available
     return now_ms < slot.exhausted_until_ms and missing >= max(1, slot.exhausted_need)
+
+
+def _is_beyond(slot: Slot, needs: Amounts) -> bool:
+    return slot.known_left is not None and needs[slot.index] > slot.known_left
 
 
 def _precedence(slot: Slot, needs: Amounts) -> int:
