@@ -17,6 +17,8 @@ NAMES = (
     "prices",
     "plans",
     "alerts",
+    "sessions",
+    "invitations",
     "workers",
     "changes",
 )

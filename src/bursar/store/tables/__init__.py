@@ -12,35 +12,64 @@ no time zone, no rounding and no driver with an opinion.
 from typing import Final
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
     Column,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
     text,
 )
 
-metadata: Final = MetaData()
-Int: Final = BigInteger().with_variant(Integer(), "sqlite")
+from bursar.store.tables.columns import Int, metadata
+from bursar.store.tables.columns import integer as _int
+from bursar.store.tables.columns import table as _table
+from bursar.store.tables.columns import text as _text
+from bursar.store.tables.people import (
+    invitations,
+    members,
+    password_resets,
+    recovery_codes,
+    second_factors,
+    sessions,
+    sign_in_tries,
+    signing_keys,
+    users,
+)
 
-
-def _int(name: str, *, null: bool = False, default: int | None = None) -> Column[int]:
-    server_default = None if default is None else str(default)
-    return Column(name, Int, nullable=null, server_default=server_default)
-
-
-def _text(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=null, server_default=default)
-
-
-def _table(name: str, *items: Column[int] | Column[str] | Column[bytes] | object) -> Table:
-    return Table(name, metadata, *items, sqlite_strict=True)  # type: ignore[arg-type]
-
+__all__ = [
+    "Int",
+    "accounts",
+    "alerts",
+    "allowances",
+    "changes",
+    "counters",
+    "idempotency",
+    "invitations",
+    "keys",
+    "leases",
+    "limit_log",
+    "members",
+    "metadata",
+    "password_resets",
+    "plan_limits",
+    "plans",
+    "prices",
+    "project_members",
+    "projects",
+    "recovery_codes",
+    "second_factors",
+    "sessions",
+    "sign_in_tries",
+    "signing_keys",
+    "transfers",
+    "usage_daily",
+    "usage_events",
+    "usage_hourly",
+    "users",
+    "workers",
+]
 
 counters: Final = _table(
     "counters",
@@ -57,25 +86,6 @@ accounts: Final = _table(
     _int("created_ms"),
     _int("plan_id", default=1),
     CheckConstraint("status IN ('active', 'suspended', 'cancelled')", name="account_status"),
-)
-
-users: Final = _table(
-    "users",
-    Column("id", Int, primary_key=True, autoincrement=False),
-    Column("email", Text, nullable=False, unique=True),
-    _text("name"),
-    _text("password_hash"),
-    _int("created_ms"),
-)
-
-members: Final = _table(
-    "members",
-    _int("account_id"),
-    _int("user_id"),
-    _text("role"),
-    _int("created_ms"),
-    PrimaryKeyConstraint("account_id", "user_id", name="members_pk"),
-    CheckConstraint("role IN ('owner', 'admin', 'member', 'viewer')", name="member_role"),
 )
 
 projects: Final = _table(
