@@ -17,6 +17,7 @@ from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID
 from bursar.store.limits import allowances
 from bursar.store.limits.plans import DEFAULT_PLAN_ID
+from bursar.store.plane import zones
 from bursar.store.tenants import accounts, users
 from bursar.store.tenants.accounts import AccountRow, AccountValues
 
@@ -99,7 +100,7 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     Another plan is in force at once, for all its keys. Raises NotFound for the account or the plan,
     and Invalid for the name or the time zone.
     """
-    await get(tx, account_id=account_id)
+    before = await get(tx, account_id=account_id)
     if change.plan_id is not None:
         await plans.give(tx, account_id=account_id, plan_id=change.plan_id)
     values = AccountValues()
@@ -111,6 +112,10 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     if values:
         await accounts.update_account(tx, account_id=account_id, values=values)
         tx.announce(changes.ACCOUNT, account_id=account_id)
+    if change.time_zone is not None:
+        await zones.move_windows(
+            tx, account_id=account_id, former=before.row.time_zone, zone=change.time_zone
+        )
     return await get(tx, account_id=account_id)
 
 

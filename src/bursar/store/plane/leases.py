@@ -5,18 +5,21 @@ under the rows' locks; the statement that writes it is guarded all the same, so 
 decision cannot overspend. Rows are always locked in the order of their key.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import func, select
 
 from bursar.core import allowances as rules
+from bursar.core import windows
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.errors import InvariantViolated
+from bursar.core.windows import Window
 from bursar.store.database import POSTGRESQL, Change, WriteTx
 from bursar.store.plane import statements, workers
-from bursar.store.tables import leases
+from bursar.store.plane.zones import CALENDAR
+from bursar.store.tables import accounts, leases
 from bursar.store.tables import workers as worker_rows
 
 # The change feed's topic for "a worker is short of this allowance, and others have leases of it".
@@ -56,17 +59,18 @@ class Grant:
 async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[AllowanceRef, Grant]:
     """Lease from many allowances in one transaction.
 
-    Allowances that do not exist, or whose window has moved on, are absent from the answer. Raises
-    `workers.Fenced`.
+    Allowances that do not exist, whose window has moved on, or that never have the window in the
+    time zone of their account, are absent from the answer. Raises `workers.Fenced`.
     """
     await workers.renew(tx, worker_id=worker_id)
     wanted = {want.ref: want for want in wants}
     await _make(tx, refs=sorted(want.ref for want in wants if not want.is_stored))
     rows = await lock(tx, refs=sorted(wanted))
+    zones = await _list_zones(tx, rows=rows, wanted=wanted)
     grants: dict[AllowanceRef, Grant] = {}
     for row in rows:
         want = wanted[row.ref]
-        if row.window_start_ms > want.window_start_ms:
+        if row.window_start_ms > want.window_start_ms or not _begins(want, zones):
             continue
         if row.ceiling is None:
             grants[row.ref] = Grant(0, row)
@@ -165,6 +169,34 @@ async def _make(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> None:
         # A statement of its own: what it waits for must be visible to the next one.
         await tx.driver(statements.HOLD_PLANS, (sorted({ref.account_id for ref in refs}),))
     await run(tx, statements.MAKE_ALLOWANCES, [(*_key(ref), tx.now_ms) for ref in refs])
+
+
+async def _list_zones(
+    tx: WriteTx, *, rows: Sequence[Allowance], wanted: Mapping[AllowanceRef, Want]
+) -> dict[int, str]:
+    """The time zones of accounts of which some allowance is about to enter another day or so.
+
+    Asked under the allowances' locks, for a worker may not have heard yet that an account moved.
+    """
+    moving = {
+        row.ref.account_id
+        for row in rows
+        if row.ref.window in CALENDAR and row.window_start_ms < wanted[row.ref].window_start_ms
+    }
+    if not moving:
+        return {}
+    query = select(accounts.c.id, accounts.c.time_zone).where(accounts.c.id.in_(moving))
+    return {row.id: row.time_zone for row in await tx.execute(query)}
+
+
+def _begins(want: Want, zones: Mapping[int, str]) -> bool:
+    """Whether such a window begins then, where the account lives (if that was asked)."""
+    zone = zones.get(want.ref.account_id)
+    if zone is None or want.ref.window not in CALENDAR:
+        return True
+    start_ms = want.window_start_ms
+    found = windows.bounds(Window(want.ref.window), now_ms=start_ms, zone=zone)
+    return found.start_ms == start_ms
 
 
 async def _return(
