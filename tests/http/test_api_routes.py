@@ -67,15 +67,15 @@ async def test_no_route_answers_without_a_key_or_with_one_of_another_kind(api: A
 async def test_another_accounts_key_answers_as_an_unknown_one(api: Api) -> None:
     _, stranger = await api.open_account()
     made = await api.post("/v1/account/keys", {"name": "Mine", "credit_limit": 5})
-    for method in ("GET", "PATCH", "DELETE"):
+    for method, end in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate")):
         answers = []
         for key_id in (made["id"], 2, 1, 999_999_999):
             for content in (b"{}", b'{"name":"Stolen"}', b'{"bogus":1}'):
                 response = await api.call(
                     method,
-                    f"/v1/account/keys/{key_id}",
+                    f"/v1/account/keys/{key_id}{end}",
                     caller=stranger,
-                    content=content if method == "PATCH" else None,
+                    content=content if method in {"PATCH", "POST"} else None,
                     headers={"content-type": "application/json"},
                 )
                 body = response.json()
@@ -160,7 +160,7 @@ async def test_the_document_describes_every_route_and_no_framework_error(api: Ap
     created = document["paths"]["/v1/account/keys"]["post"]
     assert set(created["responses"]) == {"201", "default"}
     fields = created["requestBody"]["content"]["application/json"]["schema"]
-    assert set(fields["properties"]) == {"name", "credit_limit", "expires_at"}
+    assert {"name", "credit_limit", "expires_at"} < set(fields["properties"])
     assert fields["additionalProperties"] is False
     assert created["security"] == [{"bearer": []}, {"x-api-key": []}]
     operations = [

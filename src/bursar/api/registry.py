@@ -10,6 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from bursar.core.allowances import Resource
+from bursar.core.permissions import Environment
 from bursar.core.windows import Window
 from bursar.edge import pages
 from bursar.edge.body import Model
@@ -25,6 +26,12 @@ from bursar.service.access import (
 PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
 PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "cursor": {"type": "string"},
+    "environment": {"type": "string", "enum": [str(each) for each in Environment]},
+    "is_enabled": {"type": "boolean"},
+    "label": {"type": "string", "maxLength": 320},
+    "project_id": {"type": "integer", "minimum": 1},
+    "q": {"type": "string", "maxLength": 255},
+    "user_id": {"type": "integer", "minimum": 1},
     "days": {"type": "integer", "minimum": 1, "maximum": 30, "default": 30},
     "fresh": {"type": "boolean", "default": False},
     "from": {"type": "string", "format": "date-time"},

@@ -8,6 +8,7 @@ twice: by the types of the functions below, and at each request.
 from typing import Final
 
 from bursar.api import accounts, health, keys, ledger, usage
+from bursar.api.keys import shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.registry import Route, anybody, inference, operator, provisioning
 
@@ -31,18 +32,35 @@ ROUTES: Final[tuple[Route, ...]] = (
         usage.ActivityShape,
         query=("days", "fresh"),
     ),
-    provisioning("GET", "/v1/account/keys", keys.list_keys, keys.KeyListShape),
+    provisioning(
+        "GET", "/v1/account/keys", keys.list_keys, shapes.KeyListShape, query=keys.FILTERS
+    ),
     provisioning(
         "POST",
         "/v1/account/keys",
         keys.create,
-        keys.NewKeyShape,
+        shapes.NewKeyShape,
         status=201,
-        body=keys.NewKeyFields,
+        body=shapes.NewKeyFields,
     ),
-    provisioning("GET", _KEY, keys.show, keys.KeyShape),
-    provisioning("PATCH", _KEY, keys.update, keys.KeyShape, body=keys.KeyFields),
+    provisioning(
+        "POST",
+        "/v1/account/keys/bulk",
+        keys.create_many,
+        shapes.NewKeyListShape,
+        status=201,
+        body=shapes.NewKeyListFields,
+    ),
+    provisioning("GET", _KEY, keys.show, shapes.KeyShape),
+    provisioning("PATCH", _KEY, keys.update, shapes.KeyShape, body=shapes.KeyFields),
     provisioning("DELETE", _KEY, keys.delete, None, status=204),
+    provisioning(
+        "POST",
+        f"{_KEY}/rotate",
+        keys.rotate,
+        shapes.NewKeyShape,
+        body=shapes.RotationFields,
+    ),
     provisioning(
         "GET",
         _LIMITS,
@@ -86,7 +104,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         query=("key_id", "model", "from", "to", *_PAGE),
         text="text/csv",
     ),
-    inference("GET", "/v1/key", keys.show_own, keys.OwnKeyShape),
+    inference("GET", "/v1/key", keys.show_own, shapes.OwnKeyShape),
     operator(
         "GET",
         "/v1/operator/accounts",
@@ -128,9 +146,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         "POST",
         f"{_ACCOUNT}/keys",
         keys.create_any,
-        keys.NewKeyShape,
+        shapes.NewKeyShape,
         status=201,
-        body=keys.AnyNewKeyFields,
+        body=shapes.AnyNewKeyFields,
     ),
     operator("GET", "/v1/operator/plans", plans.list_plans, plans.PlanListShape, query=_PAGE),
     operator(

@@ -21,6 +21,8 @@ from bursar.store.keys import KeyFilter, KeyRow, KeyValues, SecretRow
 from bursar.store.limits import allowances
 
 __all__ = [
+    "DEFAULT_GRACE_S",
+    "MAX_GRACE_S",
     "MAX_KEYS",
     "MOST_AT_ONCE",
     "UNCHANGED",
@@ -180,7 +182,7 @@ async def update(
         raise Conflict("key_leaked", message)
     if not isinstance(change.project_id, Unchanged):
         project_id = change.project_id
-        await fields.check_owners(tx, account_id=account_id, by=by, project_id=project_id)
+        await fields.check_project(tx, account_id=account_id, by=by, project_id=project_id)
     limit = change.credit_limit_nanos
     if not isinstance(limit, Unchanged):
         fields.check_limit(limit)
@@ -262,13 +264,9 @@ async def _make(
     )
     values["user_id"] = wanted.user_id
     fields.check_limit(limit)
-    await fields.check_owners(
-        tx,
-        account_id=account_id,
-        by=by,
-        user_id=wanted.user_id,
-        project_id=settings.project_id,
-    )
+    await fields.check_user(tx, account_id=account_id, by=by, user_id=wanted.user_id)
+    project_id = settings.project_id
+    await fields.check_project(tx, account_id=account_id, by=by, project_id=project_id)
     fields.check_rights(by, _wanted_rights(wanted))
     secret, stored = _mint(kind, random_bytes)
     key_id = await keys.insert_key(

@@ -154,33 +154,42 @@ def check_rights(
         raise exceeds(excess)
 
 
-async def check_owners(
-    tx: WriteTx,
-    *,
-    account_id: int,
-    by: Principal | None,
-    user_id: int | None = None,
-    project_id: int | None = None,
+async def check_user(
+    tx: WriteTx, *, account_id: int, by: Principal | None, user_id: int | None
 ) -> None:
-    """Require that a key's user and project are the account's, and the caller's to give.
+    """Require that the user is the account's, and the caller's to make a key for.
 
-    Owners and admins give keys to any member and project, everybody else to themselves and the
-    projects they belong to. Raises NotFound, and Forbidden (`exceeds_own_rights`).
+    Owners and admins make keys for any member and for nobody in particular, everybody else for
+    themselves. Raises NotFound, and Forbidden (`exceeds_own_rights`).
     """
-    if user_id is not None and (by is None or user_id != by.user_id):
+    if by is not None and user_id == by.user_id:
+        return
+    if user_id is not None:
         if await users.find_role(tx, account_id=account_id, user_id=user_id) is None:
             raise _unknown("user_id")
-        if not await _is_trusted(tx, account_id=account_id, by=by):
-            raise exceeds("user_id")
-    if project_id is not None:
-        if not await projects.lock_project(tx, account_id=account_id, project_id=project_id):
-            raise _unknown("project_id")
-        if not await _is_trusted(tx, account_id=account_id, by=by):
-            own_id = 0 if by is None or by.user_id is None else by.user_id
-            if not await projects.is_member(
-                tx, account_id=account_id, project_id=project_id, user_id=own_id
-            ):
-                raise exceeds("project_id")
+    if not await _is_trusted(tx, account_id=account_id, by=by):
+        raise exceeds("user_id")
+
+
+async def check_project(
+    tx: WriteTx, *, account_id: int, by: Principal | None, project_id: int | None
+) -> None:
+    """Require that the project is the account's, and the caller's to put a key into.
+
+    Owners and admins do so with any project, everybody else with those that they belong to. Raises
+    NotFound, and Forbidden (`exceeds_own_rights`).
+    """
+    if project_id is None:
+        return
+    if not await projects.lock_project(tx, account_id=account_id, project_id=project_id):
+        raise _unknown("project_id")
+    if await _is_trusted(tx, account_id=account_id, by=by):
+        return
+    user_id = 0 if by is None or by.user_id is None else by.user_id
+    if not await projects.is_member(
+        tx, account_id=account_id, project_id=project_id, user_id=user_id
+    ):
+        raise exceeds("project_id")
 
 
 def exceeds(param: str) -> Forbidden:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bursar.core.secrets import KeyKind
 from bursar.service.limits import allowances as limits
 from bursar.service.limits.allowances import Limit
 from bursar.store import summaries
@@ -22,12 +23,14 @@ _DAYS: Final = 7
 class KeyView:
     """A key and its figures.
 
-    `last_used_ms` is None for one that was never used. `spent_nanos` is what it spent today and in
+    `last_used_ms` is None for one that was never used; until `previous_until_ms` the secret before
+    the last rotation works. `spent_nanos` is what it spent today and in
     the six days before (UTC); `limits` are in their present windows.
     """
 
     row: KeyRow
     last_used_ms: int | None
+    previous_until_ms: int | None
     spent_nanos: int
     limits: list[Limit]
 
@@ -35,8 +38,8 @@ class KeyView:
 async def view(
     tx: ReadTx, *, account_id: int, rows: Sequence[KeyRow], now_ms: int
 ) -> list[KeyView]:
-    """Return inference keys of one account with their figures, in the order given."""
-    key_ids = [row.id for row in rows]
+    """Return keys of one account with their figures, in the order given."""
+    key_ids = [row.id for row in rows if row.kind == KeyKind.INFERENCE]
     since_ms = now_ms - now_ms % _DAY_MS - (_DAYS - 1) * _DAY_MS
     uses = await summaries.list_key_uses(
         tx, account_id=account_id, key_ids=key_ids, since_ms=since_ms
@@ -48,10 +51,14 @@ async def view(
     views = []
     for row in rows:
         use = uses.get(row.id, unused)
-        views.append(KeyView(row, use.last_ms, use.spent_nanos, found[row.id]))
+        until_ms = row.previous_until_ms
+        if until_ms is not None and until_ms <= now_ms:
+            until_ms = None
+        limits_ = found.get(row.id, [])
+        views.append(KeyView(row, use.last_ms, until_ms, use.spent_nanos, limits_))
     return views
 
 
 async def view_one(tx: ReadTx, *, row: KeyRow, now_ms: int) -> KeyView:
-    """Return an inference key with its figures."""
+    """Return a key with its figures."""
     return (await view(tx, account_id=row.account_id, rows=[row], now_ms=now_ms))[0]
