@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from bursar.api import app
 from bursar.core.allowances import AllowanceRef
+from bursar.edge.calls import make_plane
 from bursar.service import accounts
 from bursar.service.accounts import Installation
 from bursar.store.database import Database
@@ -123,13 +124,13 @@ async def installation(database: Database) -> Installation:
 async def api(database: Database, installation: Installation) -> AsyncIterator[Api]:
     """The control API of the installation."""
     made: Api
-    application = app.create(
+    plane = make_plane(
         database,
-        version="0",
         why_not_ready=lambda: made.reason,
         metrics=lambda: b"bursar_up 1\n",
         random_bytes=Randomness(),
     )
+    application = app.create(plane, version="0")
     transport = httpx2.ASGITransport(app=application, client=("192.0.2.1", 5))
     async with httpx2.AsyncClient(transport=transport, base_url="http://bursar.test") as client:
         made = Api(application, client, database, installation)

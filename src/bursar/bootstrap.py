@@ -5,16 +5,12 @@ its own: whatever decides something lives in the part that is wired here.
 """
 
 import asyncio
-import ctypes
 import fcntl
 import gc
 import itertools
 import os
 import secrets
-import signal
 import socket
-import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -25,10 +21,16 @@ import uvicorn
 
 import bursar
 from bursar import failpoints, jobs
+from bursar.adapters import processes
 from bursar.api import app as control
 from bursar.config import ConfigError, Settings, UpstreamSettings
 from bursar.core import permissions
 from bursar.core.errors import Conflict, Unavailable
+from bursar.dialects.venice import app as venice
+from bursar.dialects.venice import errors as venice_errors
+from bursar.dialects.venice import routes as venice_routes
+from bursar.edge.calls import make_plane
+from bursar.edge.switch import Switch
 from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
@@ -38,16 +40,15 @@ from bursar.gateway.upstreams.pool import KeepAlivePool
 from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
 from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
+from bursar.gateway.wire.faces import Face
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
 from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
 
 _log = structlog.get_logger("bursar")
+VENICE = Face(word=venice_errors.encode, has_moments=True, balance=venice_routes.BALANCE_FIELD)
 _BACKLOG = 4_096
-_RESTART_S = 1.0
-_PR_SET_PDEATHSIG = 1
 _GC_THRESHOLD = 20_000
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def serve(
     if settings.workers == 1:
         run(0)
     else:
-        _supervise(settings.workers, run)
+        processes.supervise(settings.workers, run)
 
 
 def _warn_of_failpoints() -> None:
@@ -218,53 +219,6 @@ async def _serve(
             await _cancel(http.server_state.tasks)
 
 
-def _supervise(count: int, run: Callable[[int], None]) -> None:
-    """Run `count` processes until told to stop; returns in each of them, when it has ended."""
-    children: set[int] = set()
-    told: list[int] = []
-    own = os.getpid()
-
-    def pass_on(number: int, _frame: object) -> None:
-        told.append(number)
-        for pid in children:
-            os.kill(pid, number)
-
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
-    waiting = [*range(1, count), 0]
-    while waiting or children:
-        if waiting and not told:
-            pid = os.fork()
-            if pid == 0:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-                if not told and _end_with(own):
-                    run(waiting[-1])
-                return
-            children.add(pid)
-            waiting.pop()
-            if told:
-                os.kill(pid, told[-1])
-            continue
-        waiting.clear()
-        pid, status = os.wait()
-        children.discard(pid)
-        if not told:
-            _log.error("process_ended", status=os.waitstatus_to_exitcode(status))
-            time.sleep(_RESTART_S)
-            # Its successor has nothing to announce: secrets are shown once.
-            waiting.append(count)
-
-
-def _end_with(parent: int) -> bool:
-    """Have this process told to stop when its parent dies, which tells nobody; False: it has.
-
-    Where the system cannot do that (not Linux), whoever kills the parent ends its children too.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    return os.getppid() == parent
-
-
 def _application(settings: Settings, worker: Worker, router: Router) -> Application:
     gateway = Gateway(
         worker,
@@ -274,19 +228,27 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
         access=Access(permissions.parse_networks(settings.trusted_proxies)),
         next_id=_request_ids(),
     )
+    plane = make_plane(
+        worker.database,
+        why_not_ready=worker.why_not_ready,
+        metrics=worker.metrics.render,
+        activity_cache_s=round(settings.activity_cache_s),
+        max_body_bytes=settings.max_control_body_bytes,
+        most_at_once=settings.database_connections - OWN_CONNECTIONS,
+        serving=router.places,
+    )
+    count_gone = worker.metrics.count_gone
+    api = control.create(plane, version=bursar.__version__, count_gone=count_gone)
+    dialect = venice.create(
+        plane,
+        served=gateway.served,
+        shows_totals=settings.venice_totals,
+        count_gone=count_gone,
+    )
     return Application(
         gateway,
-        control.create(
-            worker.database,
-            version=bursar.__version__,
-            why_not_ready=worker.why_not_ready,
-            metrics=worker.metrics.render,
-            count_gone=worker.metrics.count_gone,
-            activity_cache_s=round(settings.activity_cache_s),
-            max_body_bytes=settings.max_control_body_bytes,
-            most_at_once=settings.database_connections - OWN_CONNECTIONS,
-            serving=router.places,
-        ),
+        Switch({venice_routes.PREFIX.encode(): dialect}, otherwise=api),
+        faces={venice_routes.MODELS_PREFIX: VENICE},
     )
 
 
@@ -377,12 +339,12 @@ class _Told:
         self._http, self._worker = http, worker
 
     def __enter__(self) -> "_Told":
-        for number in _SIGNALS:
+        for number in processes.SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._tell, number)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        for number in _SIGNALS:
+        for number in processes.SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
         # Being told to stop is no failure, however early.
         return self._is_told and kind is asyncio.CancelledError

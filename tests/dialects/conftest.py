@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import environments
 from tests.copies import (  # noqa: F401 - fixtures
     copied_database_url,
     kind,
@@ -18,6 +20,8 @@ from tests.copies import (  # noqa: F401 - fixtures
     on_sqlite,
     upstream,
 )
+from tests.dialects import venice_clients
+from tests.dialects.venice_clients import Client
 from tests.live import Installation
 from tests.loads import WHOLE
 from tests.serving import MODEL, serving
@@ -79,3 +83,30 @@ def installed_server(made: Installation) -> LiveServer:  # noqa: F811
     path = "/v1/operator/accounts/1/corrections"
     made.control("POST", path, secret=made.secrets.operator_key, json=correction)
     return LiveServer(made.url, made.secrets.provisioning_key, made.secrets.inference_key, WHOLE)
+
+
+@pytest.fixture(scope="session")
+def venice_processes(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
+    """Venice's own clients, each started when it is first asked for."""
+    cache = environments.find_cache() or Path(request.config.cache.mkdir("clients"))
+    with ExitStack() as started:
+        found: dict[str, Client] = {}
+
+        def start(name: str) -> Client:
+            if name not in found:
+                try:
+                    found[name] = started.enter_context(venice_clients.running(cache, name))
+                except environments.EnvironmentUnavailable as reason:
+                    pytest.skip(str(reason))
+            return found[name]
+
+        yield start
+
+
+@pytest.fixture
+def venice(
+    in_process_server: LiveServer, venice_processes: Callable[[str], Client]
+) -> Callable[[str], Client]:
+    """A client of Venice's by its name, with the ADMIN key of a server in this process."""
+    server = in_process_server
+    return lambda name: venice_processes(name).at(server.url, server.provisioning_key)

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from bursar.api.app import create
 from bursar.core.errors import InvariantViolated
+from bursar.edge.calls import make_plane
 from bursar.service.access import OperatorPrincipal
 from bursar.service.accounts import bootstrap_installation
 from bursar.store import changes
@@ -72,13 +73,8 @@ async def test_a_caller_who_leaves_in_mid_request_is_counted_and_not_an_accident
     database: Database, capsys: pytest.CaptureFixture[str], sent: bytes
 ) -> None:
     gone: list[int] = []
-    application = create(
-        database,
-        version="0",
-        why_not_ready=lambda: None,
-        metrics=bytes,
-        count_gone=lambda: gone.append(1),
-    )
+    plane = make_plane(database, why_not_ready=lambda: None, metrics=bytes)
+    application = create(plane, version="0", count_gone=lambda: gone.append(1))
     incoming: list[dict[str, Any]] = [
         {"type": "http.request", "body": sent, "more_body": True},
         {"type": "http.disconnect"},
@@ -108,7 +104,7 @@ async def test_a_database_that_is_away_is_a_503_that_says_when_to_come_again(
     api: Api,
 ) -> None:
     gone = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", clock_ms=Clock())
-    away = create(gone, version="0", why_not_ready=lambda: None, metrics=bytes)
+    away = create(make_plane(gone, why_not_ready=lambda: None, metrics=bytes), version="0")
     transport = httpx2.ASGITransport(app=away)
     async with httpx2.AsyncClient(transport=transport, base_url="http://bursar.test") as client:
         key = api.secret(PROVISIONING)
@@ -124,7 +120,8 @@ async def test_a_connection_that_breaks_is_a_503_and_the_next_request_is_served(
     postgres_database_url: str,
 ) -> None:
     database = Database(postgres_database_url, clock_ms=Clock())
-    application = create(database, version="0", why_not_ready=lambda: None, metrics=bytes)
+    plane = make_plane(database, why_not_ready=lambda: None, metrics=bytes)
+    application = create(plane, version="0")
 
     async def cut() -> None:
         async with database.read() as tx:

@@ -4,7 +4,6 @@ Owns how the framework is used: for matching paths and for the OpenAPI document,
 requests. Must not know nouns. Whatever is not a path of the data plane comes here.
 """
 
-import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -23,13 +22,8 @@ from bursar.api.problems import Problem
 from bursar.api.registry import Route
 from bursar.core.errors import BursarError
 from bursar.edge import calls
-from bursar.edge.cache import Cache
 from bursar.edge.calls import Plane
 from bursar.edge.envelope import Envelope, Excuse
-from bursar.edge.gate import Gate
-from bursar.service.idempotency import Running
-from bursar.service.limits.explain import Serving
-from bursar.store.database import Database
 
 _log: Final = structlog.get_logger("bursar.api")
 _SCHEMES: Final = {
@@ -38,37 +32,11 @@ _SCHEMES: Final = {
 }
 
 
-def create(
-    database: Database,
-    *,
-    version: str,
-    why_not_ready: Callable[[], str | None],
-    metrics: Callable[[], bytes],
-    activity_cache_s: int = 300,
-    max_body_bytes: int = 65_536,
-    most_at_once: int = 8,
-    random_bytes: Callable[[int], bytes] = os.urandom,
-    count_gone: Callable[[], None] = lambda: None,
-    serving: Serving = lambda _: (),
-) -> FastAPI:
-    """Return the control plane as an ASGI application.
+def create(plane: Plane, *, version: str, count_gone: Callable[[], None] = lambda: None) -> FastAPI:
+    """Return the control API as an ASGI application.
 
-    `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
-    text for Prometheus; `most_at_once` calls may use the database at the same time.
-    `serving` says who serves a model. `count_gone` is called for each caller who left before the
-    request was complete.
+    `count_gone` is called for each caller who left before the request was complete.
     """
-    plane = Plane(
-        database=database,
-        random_bytes=random_bytes,
-        why_not_ready=why_not_ready,
-        metrics=metrics,
-        reports=Cache(ttl_s=activity_cache_s),
-        running=Running(),
-        max_body_bytes=max_body_bytes,
-        gate=Gate(most_at_once),
-        serving=serving,
-    )
     app = _Application(
         title="Bursar",
         version=version,
@@ -77,7 +45,12 @@ def create(
         redoc_url=None,
         openapi_url="/openapi.json",
         middleware=[
-            Middleware(Envelope, random_bytes=random_bytes, excuse=_excuse, count_gone=count_gone)
+            Middleware(
+                Envelope,
+                random_bytes=plane.random_bytes,
+                excuse=_excuse,
+                count_gone=count_gone,
+            )
         ],
         exception_handlers={BursarError: _refuse, HTTPException: _refuse_by_framework},
     )

@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long an account's activity report may be repeated unchanged, in seconds.",
     )
+    venice_totals: bool = Field(
+        default=True,
+        description="Whether /api/v1/billing/usage-history, asked for without a parameter by a "
+        "client that names no media type (as venice-sdk), answers with one object of totals.",
+    )
     max_staleness_s: Seconds = Field(
         default=5.0,
         description="How long a worker goes on admitting requests when the database is silent, in "

@@ -5,6 +5,7 @@ Owns that order: unreadable first, then who is calling, then what they ask for. 
 ask. Must not know any noun.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -49,6 +50,36 @@ class Plane:
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
         return self.database.clock_ms()
+
+
+def make_plane(
+    database: Database,
+    *,
+    why_not_ready: Callable[[], str | None],
+    metrics: Callable[[], bytes],
+    activity_cache_s: int = 300,
+    max_body_bytes: int = 65_536,
+    most_at_once: int = 8,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    serving: Serving = lambda _: (),
+) -> Plane:
+    """Return what the control plane of one process works with, whatever its faces.
+
+    `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
+    text for Prometheus; `most_at_once` calls may use the database at the same time. `serving` says
+    who serves a model.
+    """
+    return Plane(
+        database=database,
+        random_bytes=random_bytes,
+        why_not_ready=why_not_ready,
+        metrics=metrics,
+        reports=Cache(ttl_s=activity_cache_s),
+        running=Running(),
+        max_body_bytes=max_body_bytes,
+        gate=Gate(most_at_once),
+        serving=serving,
+    )
 
 
 @dataclass(frozen=True, slots=True)
