@@ -1,0 +1,178 @@
+"""Members: people as an account has them, and as sign-in looks for them.
+
+Owns reading and changing `users` and `members` beyond the first ones (`store.tenants.users` makes
+those). Must not know passwords, only their hashes, nor what a role allows.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Select, delete, func, select, update
+
+from bursar.store.database import ReadTx, WriteTx
+from bursar.store.tables import keys, members, users
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A person, whatever accounts they belong to."""
+
+    id: int
+    email: str
+    name: str
+    password_hash: str = field(repr=False)
+    created_ms: int
+    disabled_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """A person in an account; disabled either there or everywhere."""
+
+    user_id: int
+    account_id: int
+    email: str
+    name: str
+    role: str
+    created_ms: int
+    is_enabled: bool
+
+
+async def find_user(
+    tx: ReadTx, *, email: str | None = None, user_id: int | None = None
+) -> UserRow | None:
+    """Return a person by their address (in its one spelling) or their id, or None."""
+    columns = [users.c[name] for name in UserRow.__dataclass_fields__]
+    is_it = users.c.email == email if user_id is None else users.c.id == user_id
+    row = (await tx.execute(select(*columns).where(is_it))).one_or_none()
+    return None if row is None else UserRow(**row._mapping)
+
+
+async def lock_user(tx: WriteTx, *, user_id: int) -> None:
+    """Keep others from changing a person until commit; on SQLite nobody else writes anyway."""
+    await tx.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+
+
+async def update_user(
+    tx: WriteTx, *, user_id: int, name: str | None = None, password_hash: str | None = None
+) -> None:
+    """Replace a person's name or the hash of their password."""
+    given = {"name": name, "password_hash": password_hash}
+    values = {column: value for column, value in given.items() if value is not None}
+    await tx.execute(update(users).where(users.c.id == user_id).values(**values))
+
+
+async def set_user_enabled(tx: WriteTx, *, user_id: int, is_enabled: bool) -> None:
+    """Let a person sign in or not, whatever their accounts say."""
+    disabled_ms = None if is_enabled else tx.now_ms
+    await tx.execute(update(users).where(users.c.id == user_id).values(disabled_ms=disabled_ms))
+
+
+async def find_member(tx: ReadTx, *, account_id: int, user_id: int) -> MemberRow | None:
+    """Return somebody as this account has them; None for somebody who does not belong to it."""
+    query = _select().where(members.c.account_id == account_id, members.c.user_id == user_id)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else _member(row)
+
+
+async def find_by_email(tx: ReadTx, *, account_id: int, email: str) -> MemberRow | None:
+    """Return a member by their address, or None."""
+    query = _select().where(members.c.account_id == account_id, users.c.email == email)
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else _member(row)
+
+
+async def list_members(
+    tx: ReadTx, *, account_id: int, after_id: int, limit: int
+) -> list[MemberRow]:
+    """Return the account's members with ids above `after_id`, by id."""
+    query = _select().where(members.c.account_id == account_id, members.c.user_id > after_id)
+    return [_member(row) for row in await tx.execute(query.order_by(users.c.id).limit(limit))]
+
+
+async def list_memberships(tx: ReadTx, *, user_id: int) -> list[MemberRow]:
+    """Return a person in each account that they belong to, the first account first."""
+    query = _select().where(members.c.user_id == user_id).order_by(members.c.account_id)
+    return [_member(row) for row in await tx.execute(query)]
+
+
+async def lock_members(tx: WriteTx, *, account_id: int) -> dict[int, str]:
+    """Keep the account's memberships from changing until commit; the enabled owners by id.
+
+    Without it two owners could each take the other's role, and none would be left.
+    """
+    query = (
+        select(members.c.user_id, members.c.role, members.c.disabled_ms)
+        .where(members.c.account_id == account_id)
+        .order_by(members.c.user_id)
+        .with_for_update()
+    )
+    rows = list(await tx.execute(query))
+    return {row.user_id: row.role for row in rows if row.disabled_ms is None}
+
+
+async def count_members(tx: ReadTx, *, account_id: int) -> int:
+    """Return how many members the account has."""
+    query = select(func.count()).where(members.c.account_id == account_id)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def update_member(
+    tx: WriteTx,
+    *,
+    account_id: int,
+    user_id: int,
+    role: str | None = None,
+    is_enabled: bool | None = None,
+) -> None:
+    """Replace a member's role, or whether the account lets them in."""
+    values: dict[str, Any] = {} if role is None else {"role": role}
+    if is_enabled is not None:
+        values["disabled_ms"] = None if is_enabled else tx.now_ms
+    if values:
+        await tx.execute(update(members).where(*_is(account_id, user_id)).values(**values))
+
+
+async def delete_member(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+    """End a membership; the person stays, because usage and other accounts point at them."""
+    await tx.execute(delete(members).where(*_is(account_id, user_id)))
+
+
+async def list_key_ids(tx: ReadTx, *, account_id: int, user_id: int, kind: str) -> list[int]:
+    """Return the ids of keys that act for somebody, those that are deleted left out."""
+    query = select(keys.c.id).where(
+        keys.c.account_id == account_id,
+        keys.c.user_id == user_id,
+        keys.c.kind == kind,
+        keys.c.deleted_ms.is_(None),
+    )
+    return list((await tx.execute(query.order_by(keys.c.id))).scalars())
+
+
+def _is(account_id: int, user_id: int) -> tuple[Any, ...]:
+    return members.c.account_id == account_id, members.c.user_id == user_id
+
+
+def _select() -> Select[*tuple[Any, ...]]:
+    return select(
+        members.c.user_id,
+        members.c.account_id,
+        users.c.email,
+        users.c.name,
+        members.c.role,
+        members.c.created_ms,
+        members.c.disabled_ms,
+        users.c.disabled_ms.label("user_disabled_ms"),
+    ).join_from(members, users, users.c.id == members.c.user_id)
+
+
+def _member(row: Any) -> MemberRow:
+    return MemberRow(
+        user_id=row.user_id,
+        account_id=row.account_id,
+        email=row.email,
+        name=row.name,
+        role=row.role,
+        created_ms=row.created_ms,
+        is_enabled=row.disabled_ms is None and row.user_disabled_ms is None,
+    )
