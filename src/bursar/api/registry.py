@@ -80,6 +80,18 @@ def anybody(
     return Route("GET", path, None, endpoint, answer, text=text)
 
 
+def anybody_sends(
+    path: str,
+    endpoint: Callable[[Call[None]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    status: int,
+    body: type[Model],
+) -> Route:
+    """A POST that needs no key."""
+    return Route("POST", path, None, endpoint, answer, status, body)
+
+
 def inference(
     method: str,
     path: str,

@@ -8,9 +8,9 @@ twice: by the types of the functions below, and at each request.
 from typing import Final
 
 from bursar.api import accounts, health, keys, ledger, usage
-from bursar.api.keys import shapes
+from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
-from bursar.api.registry import Route, anybody, inference, operator, provisioning
+from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
 
 _PAGE: Final = ("cursor", "limit")
 _KEY: Final = "/v1/account/keys/{key_id}"
@@ -23,6 +23,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     anybody("/healthz", health.show_life, health.HealthShape),
     anybody("/readyz", health.show_readiness, health.HealthShape),
     anybody("/metrics", health.show_metrics, None, text="text/plain"),
+    anybody_sends("/v1/leaks", leaks.report, leaks.LeakShape, status=202, body=leaks.LeakFields),
     provisioning("GET", "/v1/account", accounts.show, accounts.AccountShape),
     provisioning("GET", "/v1/account/balance", accounts.show_balance, accounts.BalanceShape),
     provisioning(

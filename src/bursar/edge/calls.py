@@ -6,7 +6,7 @@ ask. Must not know any noun.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -15,12 +15,14 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bursar.core import refusals
+from bursar.core import permissions, refusals
 from bursar.core.errors import Unauthenticated, Unreadable
+from bursar.core.permissions import Address, Network
 from bursar.core.refusals import Reason
 from bursar.edge import auth, body
 from bursar.edge.cache import Cache
 from bursar.edge.gate import Gate
+from bursar.edge.pace import Pace
 from bursar.edge.query import Query
 from bursar.service import access, idempotency
 from bursar.service.access import Principal
@@ -31,11 +33,18 @@ from bursar.store.database import Database, WriteTx
 C = TypeVar("C")
 P = TypeVar("P", bound=Principal)
 JSON = "application/json"
+_FORWARDED = b"x-forwarded-for"
+# What a secret scanner reports at most; each report may take a transaction.
+_LEAKS_A_MINUTE = 60
+_MOST_LEAKS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What endpoints work with: the database, the ports, and what this process remembers."""
+    """What endpoints work with: the database, the ports, and what this process remembers.
+
+    `trusted` are the proxies whose word on where a request comes from is taken.
+    """
 
     database: Database
     random_bytes: Callable[[int], bytes]
@@ -46,6 +55,8 @@ class Plane:
     max_body_bytes: int
     gate: Gate
     serving: Serving
+    trusted: Sequence[Network]
+    leak_pace: Pace
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -62,12 +73,14 @@ def make_plane(
     most_at_once: int = 8,
     random_bytes: Callable[[int], bytes] = os.urandom,
     serving: Serving = lambda _: (),
+    trusted_proxies: Sequence[str] = (),
 ) -> Plane:
     """Return what the control plane of one process works with, whatever its faces.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
     text for Prometheus; `most_at_once` calls may use the database at the same time. `serving` says
-    who serves a model.
+    who serves a model; of `trusted_proxies` (networks) the word on where a request comes from is
+    taken.
     """
     return Plane(
         database=database,
@@ -79,12 +92,17 @@ def make_plane(
         max_body_bytes=max_body_bytes,
         gate=Gate(most_at_once),
         serving=serving,
+        trusted=permissions.parse_networks(trusted_proxies),
+        leak_pace=Pace(_LEAKS_A_MINUTE, most_together=_MOST_LEAKS),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[C]):
-    """One request that has been read; `document` and `body` are empty where none is expected."""
+    """One request that has been read; `document` and `body` are empty where none is expected.
+
+    `client` is the peer, and `address` where the request comes from as far as can be told.
+    """
 
     plane: Plane
     caller: C
@@ -93,6 +111,7 @@ class Call(Generic[C]):
     query: Query
     headers: Headers
     client: str
+    address: Address | None
     secret: bytes = field(repr=False)
     body: bytes = field(repr=False)
     document: dict[str, object]
@@ -123,6 +142,9 @@ async def answer(
         most = plane.max_body_bytes
         sent = await body.read(request.headers, request.stream(), max_bytes=most)
     document = body.parse(sent) if has_body else {}
+    client = request.client.host if request.client else ""
+    forwarded = [value for name, value in request.scope["headers"] if name == _FORWARDED]
+    address = permissions.client_address(client, forwarded, plane.trusted)
 
     def make(caller: Principal | None) -> Call[Any]:
         return Call(
@@ -132,7 +154,8 @@ async def answer(
             path=request.path_params,
             query=query,
             headers=request.headers,
-            client=request.client.host if request.client else "",
+            client=client,
+            address=address,
             secret=secret or b"",
             body=sent,
             document=document,
@@ -145,29 +168,37 @@ async def answer(
     # From here on the database is asked: of those who may, only so many at once.
     async with plane.gate.enter():
         kinds = principal if isinstance(principal, tuple) else (principal,)
-        caller = await _prove_any(plane, secret=secret, kinds=kinds)
+        caller = await _prove_any(plane, secret=secret, kinds=kinds, address=address)
         query.check(parameters)
         return await endpoint(make(caller))
 
 
 async def _prove_any(
-    plane: Plane, *, secret: bytes | None, kinds: tuple[type[Principal], ...]
+    plane: Plane,
+    *,
+    secret: bytes | None,
+    kinds: tuple[type[Principal], ...],
+    address: Address | None,
 ) -> Principal:
     for kind in kinds[:-1]:
         try:
-            return await prove(plane, secret=secret, wanted=kind)
+            return await prove(plane, secret=secret, wanted=kind, address=address)
         except Unauthenticated as refused:
             if refused.code != Reason.WRONG_KEY_TYPE.code:
                 raise
-    return await prove(plane, secret=secret, wanted=kinds[-1])
+    return await prove(plane, secret=secret, wanted=kinds[-1], address=address)
 
 
-async def prove(plane: Plane, *, secret: bytes | None, wanted: type[P]) -> P:
-    """Return the caller who presents this secret; raises Unauthenticated or Forbidden."""
+async def prove(
+    plane: Plane, *, secret: bytes | None, wanted: type[P], address: Address | None
+) -> P:
+    """Return who presents this secret from this address; raises Unauthenticated or Forbidden."""
     if secret is None:
         raise refusals.as_error(refusals.deny(Reason.MISSING))
     async with plane.database.read() as tx:
-        return await access.authenticate(tx, secret=secret, wanted=wanted, now_ms=plane.now_ms())
+        return await access.authenticate(
+            tx, secret=secret, wanted=wanted, now_ms=plane.now_ms(), address=address
+        )
 
 
 def reply(payload: object, *, status: int = 200) -> Response:

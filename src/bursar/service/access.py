@@ -8,8 +8,8 @@ request.
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
-from bursar.core import refusals, secrets
-from bursar.core.permissions import Rights
+from bursar.core import permissions, refusals, secrets
+from bursar.core.permissions import Address, Rights
 from bursar.core.refusals import Reason
 from bursar.core.secrets import KeyKind
 from bursar.store import credentials
@@ -61,12 +61,15 @@ class OperatorPrincipal(Principal):
 P = TypeVar("P", bound=Principal)
 
 
-async def authenticate(tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_ms: int) -> P:
+async def authenticate(
+    tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_ms: int, address: Address | None = None
+) -> P:
     """Return the caller who presents this secret, as the wanted kind of principal.
 
     Malformed, unknown, deleted, disabled and expired secrets are refused alike (Unauthenticated
     `invalid_api_key`), a malformed one without asking the database. Then the kind is checked
-    (Unauthenticated `wrong_key_type`), then the account (Forbidden `account_suspended`).
+    (Unauthenticated `wrong_key_type`), then the account (Forbidden `account_suspended`), then where
+    the caller is (Forbidden `ip_not_allowed`; `address` None is in no network).
     """
     if secrets.parse(secret) is None:
         raise _refused(Reason.MALFORMED)
@@ -74,6 +77,9 @@ async def authenticate(tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_
     reason = _find_reason(row, wanted.kind, now_ms)
     if row is None or reason is not None:
         raise _refused(reason or Reason.UNKNOWN)
+    if row.networks is not None:
+        if not permissions.contains(permissions.parse_networks(row.networks), address):
+            raise _refused(Reason.IP_NOT_ALLOWED)
     rights = Rights(
         environment=row.environment,
         project_id=row.project_id,

@@ -4,9 +4,9 @@ Owns the forms, of which the first six fields of a key are NagaAI's to the lette
 rules; `service.keys` does.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, NotRequired
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from bursar.api.limits import allowances
 from bursar.api.limits.allowances import LimitShape

@@ -1,0 +1,43 @@
+"""Leaks: a secret that somebody has found where it should not be.
+
+Owns what follows from a report. Whoever reports gets no answer that tells a secret that works from
+one that does not. Must not know who reports.
+"""
+
+from bursar.core import secrets
+from bursar.store import changes, keys
+from bursar.store.database import WriteTx
+from bursar.store.keys import LeakedRow
+from bursar.store.limits import alerts
+
+LEAKED_KEY = "leaked_key"
+
+
+async def report(tx: WriteTx, *, secret: str, source: str) -> LeakedRow | None:
+    """Stop a secret that is public and tell its account; None where it opens nothing anyway.
+
+    Its key is disabled, unless the secret is the one before a rotation: then only that ends. A text
+    that is no secret by its checksum is not looked up.
+    """
+    if secrets.parse(secret) is None:
+        return None
+    leaked = await keys.find_leaked(tx, secret_hash=secrets.digest(secret))
+    if leaked is None:
+        return None
+    await keys.stop_leaked(tx, leaked=leaked)
+    tx.announce(changes.KEY, account_id=leaked.account_id, subject=str(leaked.key_id))
+    await alerts.insert_alert(
+        tx,
+        account_id=leaked.account_id,
+        kind=LEAKED_KEY,
+        subject=f"key:{leaked.key_id}",
+        occurrence_ms=tx.now_ms,
+        body={
+            "key_id": leaked.key_id,
+            "key_name": leaked.name,
+            "hint": secret[-6:],
+            "is_disabled": leaked.is_present,
+            "source": source,
+        },
+    )
+    return leaked
