@@ -1,0 +1,213 @@
+"""From a call to its answer: what to send, when to try again, and what a failure is called.
+
+Owns that as a generator that neither waits nor sends, so that both faces do the same. Tries again
+after 408, 429, 5xx, a broken connection or a request of the same key that is still at work, where
+sending twice does what sending once does, and not if the server asks for more patience than
+`LONGEST_WAIT_S`. Must not know the network's library.
+"""
+
+import secrets
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+from bursar.sdk import errors, values
+from bursar.sdk.calls import Answer, Call
+from bursar.sdk.configuration import Options
+from bursar.sdk.errors import BursarError, ConfigurationError, ConnectionFailed, InvalidAnswer
+from bursar.version import __version__
+
+LONGEST_WAIT_S: Final = 60.0
+SLOW_TIMEOUT_S: Final = 600.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 8.0
+_AGAIN: Final = frozenset((408, 429))
+_MESSAGE_LENGTH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this, and say what came: an `Answer`, or the error for which none came."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes | None = field(repr=False)
+    timeout_s: float | None
+    is_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let so many seconds pass."""
+
+    seconds: float
+
+
+Came: TypeAlias = Answer | BursarError | None
+Flow: TypeAlias = Generator[Send | Wait, Came, Answer]
+
+
+def exchange(call: Call[object], options: Options) -> Flow:
+    """Carry out a call; returns the success, raises BursarError for anything else."""
+    request = _request(call, options)
+    left = options.max_retries if call.may_repeat else 0
+    pause_s = _FIRST_PAUSE_S
+    has_failed = False
+    while True:
+        came = yield request
+        if isinstance(came, Answer) and 200 <= came.status < 300:
+            return came
+        if isinstance(came, Answer):
+            # Gone by an attempt whose answer was lost: what was asked for has been done.
+            if call.method == "DELETE" and came.status == 404 and has_failed:
+                return Answer(204, came.headers, b"")
+            failure: BursarError = refusal(came)
+        else:
+            failure = came or InvalidAnswer("Nothing came.")
+        wait_s = _wait_s(failure, pause_s)
+        if left <= 0 or wait_s is None:
+            raise failure
+        has_failed = has_failed or not _is_refused_for_now(failure)
+        left -= 1
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        yield Wait(wait_s)
+
+
+def refusal(answer: Answer) -> BursarError:
+    """Return the error for an answer that is no success."""
+    if 300 <= answer.status < 400:
+        return InvalidAnswer(
+            "The server redirects, which is not followed, so that no key goes astray: set the base "
+            "URL to where it points.",
+            status=answer.status,
+            request_id=answer.request_id,
+        )
+    said = _object(answer.content)
+    return refused(said, status=answer.status, headers=answer.headers)
+
+
+def refused(
+    said: Mapping[str, Any] | None, *, status: int, headers: Mapping[str, str]
+) -> errors.Refused:
+    """Return the refusal that an error object says, or that its absence says."""
+    kind = errors.kind_of(status)
+    request_id = headers.get("x-request-id")
+    retry_after = _retry_after_s(headers)
+    if said is None:
+        return kind(
+            f"The server answered {status} without saying why: is the base URL that of a Bursar "
+            "server, and what stands before it in order?",
+            status=status,
+            request_id=request_id,
+            retry_after=retry_after,
+        )
+    known = {name: _text(said.get(name)) for name in ("code", "type", "param")}
+    rest = {"message", "request_id", *known}
+    message = _text(said.get("message")) or f"The server answered {status}."
+    return kind(
+        values.redact(message[:_MESSAGE_LENGTH]),
+        status=status,
+        code=known["code"],
+        type=known["type"],
+        param=known["param"],
+        request_id=request_id or _text(said.get("request_id")),
+        retry_after=retry_after,
+        details={name: value for name, value in said.items() if name not in rest},
+    )
+
+
+def _request(call: Call[object], options: Options) -> Send:
+    headers = {
+        "accept": "application/json",
+        "user-agent": f"bursar-python/{__version__}",
+        **call.headers,
+    }
+    if options.api_key is not None:
+        headers["authorization"] = f"Bearer {options.api_key}"
+    elif not call.is_public:
+        raise ConfigurationError(
+            "There is no API key for this address: pass api_key=…, or set BURSAR_API_KEY."
+        )
+    content = None
+    if call.body is not None:
+        content = values.encode(call.body)
+        headers["content-type"] = "application/json"
+    if call.is_kept:
+        headers["idempotency-key"] = call.idempotency_key or secrets.token_hex(16)
+    timeout_s = options.timeout_s
+    if call.is_slow and timeout_s is not None:
+        timeout_s = max(timeout_s, SLOW_TIMEOUT_S)
+    sent = {
+        name: values.parameter(value) for name, value in call.query.items() if value is not None
+    }
+    url = options.base_url + call.path
+    return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream)
+
+
+def _wait_s(failure: BursarError, pause_s: float) -> float | None:
+    """How long to wait before the next attempt; None if there is no point in one."""
+    jitter = 0.5 + secrets.randbelow(1_000) / 2_000
+    if isinstance(failure, errors.TlsFailed):
+        return None
+    if isinstance(failure, ConnectionFailed):
+        return pause_s * jitter
+    if not isinstance(failure, errors.Refused):
+        return None
+    if not _is_passing(failure):
+        return None
+    if failure.retry_after is None:
+        return pause_s * jitter
+    return failure.retry_after if failure.retry_after <= LONGEST_WAIT_S else None
+
+
+def _is_passing(failure: errors.Refused) -> bool:
+    is_at_work = failure.code == "idempotency_in_progress"
+    return failure.status >= 500 or failure.status in _AGAIN or is_at_work
+
+
+def _is_refused_for_now(failure: BursarError) -> bool:
+    """Whether the server has surely done nothing."""
+    return isinstance(failure, errors.RateLimited)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    until = _moment(text)
+    # By the server's own clock, so that a wrong one here does no harm.
+    now = _moment(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    return max(0.0, (until - now).total_seconds())
+
+
+def _moment(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
+
+
+def _object(content: bytes) -> Mapping[str, Any] | None:
+    try:
+        body = values.decode(content)
+    except ValueError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, str):
+        # The form of other dialects on the same host.
+        return {"message": error, "code": body.get("code")}
+    return error if isinstance(error, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,35 @@
+"""Your account."""
+
+from bursar.sdk import results
+from bursar.sdk.calls import Call
+from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
+from bursar.sdk.results import Moment, Result, Usd
+
+
+class AccountInfo(Result):
+    """An account; `balance` is all credit less all usage, in USD."""
+
+    id: int
+    name: str
+    status: str
+    time_zone: str
+    created_at: Moment
+    balance: Usd
+    plan_id: int | None = None
+
+
+def _get() -> Call[AccountInfo]:
+    """Your account, its balance included."""
+    return Call("GET", "/v1/account", results.read(AccountInfo))
+
+
+class Account(Resource):
+    """Your account."""
+
+    get = sync(_get)
+
+
+class AsyncAccount(AsyncResource):
+    """Your account."""
+
+    get = awaited(_get)

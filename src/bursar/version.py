@@ -1,0 +1,3 @@
+"""The version: one fact, which every part may know."""
+
+__version__ = "0.1.0"
