@@ -11,7 +11,8 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import select
@@ -242,6 +243,78 @@ async def change_plan(
         await remove_line(database, plan_id, line)
 
 
+async def open_transaction(
+    database: Database, first: Callable[[WriteTx], Awaitable[object]], then: Awaitable[None]
+) -> asyncio.Task[None]:
+    """Do `first`, and begin `then` before that is committed: it has to wait."""
+    async with database.write() as tx:
+        await first(tx)
+        task = asyncio.ensure_future(then)
+        await asyncio.sleep(0.2)
+        assert not task.done(), "it did not wait for what it depends on"
+    return task
+
+
+KEY: Final = SCOPES[1]
+DAY: Final = WHAT[0]
+OWN_LIMIT: Final[dict[str, Any]] = {
+    "account_id": 1,
+    "scope": KEY,
+    "resource": DAY[0],
+    "window": DAY[1],
+    "model": DAY[2],
+}
+PLAN_LINE: Final[dict[str, Any]] = {
+    "plan_id": 1,
+    "kind": "key",
+    "resource": DAY[0],
+    "window": DAY[1],
+    "model": DAY[2],
+}
+
+
+async def test_a_bound_waits_for_limits_that_were_judged_without_it(
+    database: Database, installation: Installation
+) -> None:
+    task = await open_transaction(
+        database,
+        partial(allowances.set_limit, **OWN_LIMIT, limit=40, soft=None),
+        set_line(database, 1, ("key", *DAY), None, 10),
+    )
+    await task
+    await require_agreement(database, least=1)
+
+
+async def test_a_limit_waits_for_the_bound_that_it_is_judged_by(
+    database: Database, installation: Installation
+) -> None:
+    setting = partial(plans.set_limit, **PLAN_LINE, default=None, most=10)
+    lifting = partial(plans.remove_limit, **PLAN_LINE)
+    for change, code in ((setting, "limit_above_bound"), (lifting, None)):
+        task = await open_transaction(
+            database, change, set_limit(database, KEY, ("key", *DAY), 40, None)
+        )
+        (refused,) = await asyncio.gather(task, return_exceptions=True)
+        assert getattr(refused, "code", None) == code
+        await require_agreement(database, least=1 if code is None else 0)
+
+
+async def test_a_row_that_a_first_lease_makes_waits_for_the_accounts_new_plan(
+    database: Database, installation: Installation, clock: Clock
+) -> None:
+    worker_id = await make_worker(database)
+    await set_line(database, 1, ("key", *DAY), 10, None)
+    await set_line(database, 2, ("key", *DAY), 20, None)
+    task = await open_transaction(
+        database,
+        partial(plans.give, account_id=1, plan_id=2),
+        lease_one(database, worker_id, KEY, ("key", *DAY)),
+    )
+    await task
+    assert (await shown(database, KEY, clock))["key:3/requests/day"] == (20, None, "plan")
+    await require_agreement(database, least=1)
+
+
 async def test_limits_plans_and_leases_that_change_at_once_agree_afterwards(
     database: Database, installation: Installation
 ) -> None:
@@ -291,7 +364,7 @@ async def test_limits_plans_and_leases_that_change_at_once_agree_afterwards(
     await require_agreement(database)
 
 
-async def require_agreement(database: Database) -> None:
+async def require_agreement(database: Database, *, least: int = 4) -> None:
     """Fail unless every row says what the account's plan and its owner say."""
     async with database.read() as tx:
         lines = {
@@ -301,7 +374,7 @@ async def require_agreement(database: Database) -> None:
         found: list[Any] = list(
             await tx.execute(select(rows).where(rows.c.account_id == 1, rows.c.scope != "wallet"))
         )
-    assert len(found) > 3
+    assert len(found) >= least
     for row in found:
         kind = row.scope.partition(":")[0]
         line = lines.get((kind, row.resource, row.window_name, row.model))
