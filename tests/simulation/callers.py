@@ -23,7 +23,7 @@ from tests.simulation.oracle import Sold
 if TYPE_CHECKING:
     from tests.simulation.world import Key, Node, World
 
-MODEL: Final = "model"
+MODELS: Final = ("model", "model", "mode-2", "other")
 
 
 class Callers:
@@ -73,7 +73,7 @@ class Callers:
     async def _probe(self, node: Node, key: Key, nanos: int) -> bool:
         assert node.worker is not None
         try:
-            hold = await self._admit(node.worker, key, Amounts(nanos, 0, 0, 0))
+            hold = await self._admit(node.worker, key, MODELS[0], Amounts(nanos, 0, 0, 0))
         except BursarError as error:
             self._world.loop.note(f"probe: {error.code}")
             return False
@@ -102,8 +102,9 @@ class Callers:
         note = self._world.loop.note
         cost = rng.choice((50, 300, 1_000))
         tokens = rng.choice((10, 100))
+        model = rng.choice(MODELS)
         try:
-            admitted = await self._admit(worker, key, Amounts(cost, 1, tokens, 1))
+            admitted = await self._admit(worker, key, model, Amounts(cost, 1, tokens, 1))
         except BursarError as error:
             note(f"{event_id}: {error.code}")
             return
@@ -116,14 +117,14 @@ class Callers:
         oracle.holds.setdefault(worker, {})[hold] = worker.worker_id
         oracle.after_hold(worker)
         try:
-            await self._sell(worker, credential, hold, event_id, rng)
+            await self._sell(worker, credential, hold, Sold(event_id, 0, model), rng)
         finally:
             hold.release()
             oracle.after_hold(worker)
             del oracle.holds[worker][hold]
 
     async def _admit(
-        self, worker: Worker, key: Key, needs: Amounts
+        self, worker: Worker, key: Key, model: str, needs: Amounts
     ) -> tuple[Credential, Hold] | None:
         """As the gateway does it, in its order."""
         closed = worker.closed()
@@ -135,7 +136,7 @@ class Callers:
         if isinstance(credential, Reason) or now_ms >= credential.usable_until_ms:
             self._world.loop.note(f"refused: key {key.key_id}")
             return None
-        slots = credential.slots_for(MODEL)
+        slots = credential.slots_for(model)
         hold = worker.hold_at_once(slots, needs, now_ms)
         if hold is None:
             answer = await worker.hold(slots, needs)
@@ -146,7 +147,7 @@ class Callers:
         return credential, hold
 
     async def _sell(
-        self, worker: Worker, credential: Credential, hold: Hold, event_id: str, rng: random.Random
+        self, worker: Worker, credential: Credential, hold: Hold, sold: Sold, rng: random.Random
     ) -> None:
         """The upstream's side: fail, or sell; once sold, the call is charged however it ends."""
         await asyncio.sleep(rng.expovariate(1 / 0.2))
@@ -156,8 +157,8 @@ class Callers:
         cost = rng.randint(1, hold.cost_nanos) if kind < 0.7 else hold.cost_nanos
         if kind > 0.95:
             cost += rng.randint(1, 2_000)
-        sold = Sold(event_id, cost)
-        self._world.oracle.sold[event_id] = sold
+        sold.cost_nanos = cost
+        self._world.oracle.sold[sold.event_id] = sold
         try:
             await asyncio.sleep(rng.expovariate(1 / rng.choice((0.05, 0.5, 5.0))))
         finally:
@@ -179,7 +180,7 @@ class Callers:
             None,
             "gateway",
             "chat.completions",
-            MODEL,
+            sold.model,
             "upstream",
             "ok",
             0,

@@ -14,11 +14,13 @@ from unittest import mock
 
 import msgspec
 
+from bursar.core.allowances import Allowance
 from bursar.core.refusals import Deny
 from bursar.store.database import UNAVAILABLE, WriteTx
 from bursar.store.plane import leases, settlement, statements, workers
 from bursar.store.plane.leases import Grant, Want
 from bursar.worker import admission, leasing
+from bursar.worker.keyring import Credential
 from bursar.worker.leasing import Leasing
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Amounts, Hold, Slot
@@ -178,9 +180,34 @@ def failed_question_forgotten() -> Iterator[None]:
     """Requests wait for the answer to a question about leases that failed, and is not put again."""
 
     def fail(self: Leasing, demand: Demand) -> None:
-        demand.answer(leasing._unavailable())
+        demand.answer(leasing.unavailable())
 
     with mock.patch.object(Leasing, "_fail", fail):
+        yield
+
+
+@contextmanager
+def unlimited_never_leased() -> Iterator[None]:
+    """What stops nobody is only counted, in whatever window its row stands in."""
+    with mock.patch.object(Allowance, "ceiling", property(lambda self: self.limit)):
+        yield
+
+
+@contextmanager
+def every_limit_for_every_model() -> Iterator[None]:
+    """A call counts for limits of models that it is none of."""
+    with mock.patch.object(Credential, "slots_for", lambda self, _model: self.slots):
+        yield
+
+
+@contextmanager
+def made_without_its_plan() -> Iterator[None]:
+    """What a plan gives gets a row without the amount."""
+    unlimited = statements.MAKE_ALLOWANCES[1].replace(
+        "coalesce(l.default_amount, l.most_amount)", "NULL"
+    )
+    texts = (statements.MAKE_ALLOWANCES[0], unlimited)
+    with mock.patch.object(statements, "MAKE_ALLOWANCES", texts):
         yield
 
 
@@ -201,4 +228,7 @@ MUTANTS: Final = (
     Mutant(hold_not_released_on_cancel, (oracle.HELD,), ("disconnect",)),
     Mutant(returned_by_the_dead, (oracle.LEASED, oracle.OVERRUN), ("stop",)),
     Mutant(failed_question_forgotten, (oracle.LAST_CENT,), calm=Weather(lost=0.02)),
+    Mutant(unlimited_never_leased, (oracle.CLEAN,)),
+    Mutant(every_limit_for_every_model, (oracle.COUNTED,)),
+    Mutant(made_without_its_plan, (oracle.GIVEN,)),
 )

@@ -11,10 +11,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bursar.core import windows
 from bursar.core.allowances import AllowanceRef
+from bursar.core.windows import Window
 from bursar.store.plane.charges import Charge
 from bursar.worker.plane import Worker
 from bursar.worker.purse import Hold, Lease
@@ -30,6 +33,8 @@ AMOUNT: Final = "a charge is settled for what was sold"
 OVERRUN: Final = "nothing is given away while the lease is there"
 TRANSFERS: Final = "transfers add up to nothing, and to the credit"
 ROLLUPS: Final = "roll-ups and used allowances are the sums of the rows"
+COUNTED: Final = "an allowance has what its window's rows say"
+GIVEN: Final = "what a plan gives is what its accounts have"
 LAST_CENT: Final = "all that is left can be spent"
 REST: Final = "everything comes to rest"
 CLEAN: Final = "the books prove clean"
@@ -53,13 +58,32 @@ def require(holds: bool, name: str, detail: str) -> None:
 
 @dataclass
 class Sold:
-    """One call that an upstream has sold: for how much, and what became of its charge."""
+    """One call that an upstream has sold: what, for how much, and what became of its charge."""
 
     event_id: str
     cost_nanos: int
+    model: str
     has_excess: bool = False
     is_charged: bool = False
     may_be_lost: bool = False
+
+
+class Use(NamedTuple):
+    """What one usage row says: whose, and what it counts for."""
+
+    account_id: int
+    scopes: tuple[str, ...]
+    cost: int
+    at_ms: int
+    model: str
+    tokens: int
+
+    def amount(self, ref: AllowanceRef) -> int:
+        """How much of an allowance this is."""
+        is_of = self.account_id == ref.account_id and ref.scope in self.scopes
+        if not is_of or not fnmatchcase(self.model, ref.model or "*"):
+            return 0
+        return {"cost": self.cost, "tokens": self.tokens, "requests": 1}.get(ref.resource, 0)
 
 
 class _Row(NamedTuple):
@@ -75,6 +99,7 @@ class Books:
     """What has been seen in the database so far."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
     wallet_cost: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     key_cost: defaultdict[tuple[int, str], int] = field(default_factory=lambda: defaultdict(int))
     totals: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -117,6 +142,7 @@ class Oracle:
             self._read_workers()
             self._read_rows()
             self._check_allowances()
+            self._check_plans()
             self._check_transfers()
             self._check_sums()
         finally:
@@ -135,13 +161,15 @@ class Oracle:
     def _read_rows(self) -> None:
         books = self.books
         query = (
-            "SELECT rowid, account_id, key_id, event_id, cost_nanos, overrun_nanos, worker_id"
+            "SELECT rowid, account_id, key_id, event_id, cost_nanos, overrun_nanos, worker_id,"
+            " at_ms, model, input_tokens + output_tokens"
             " FROM usage_events WHERE rowid > ? ORDER BY rowid"
         )
-        for rowid, account, key, event, cost, overrun, worker in self._database.execute(
+        for rowid, account, key, event, cost, overrun, worker, *what in self._database.execute(
             query, (books.last_row,)
         ):
             books.last_row = rowid
+            books.uses.append(Use(account, ("wallet", "account", f"key:{key}"), cost, *what))
             require(event not in books.rows, ONCE, f"{event} was settled before")
             sold = self.sold.get(event)
             if sold is None:
@@ -214,6 +242,19 @@ class Oracle:
             LIMIT,
             f"{ref.name}: used {row.used} and leased {row.leased} of {limit}",
         )
+
+    def _check_plans(self) -> None:
+        query = (
+            "SELECT a.scope, a.resource, a.limit_amount,"
+            " coalesce(l.default_amount, l.most_amount) AS given"
+            " FROM allowances a JOIN accounts o ON o.id = a.account_id"
+            " LEFT JOIN plan_limits l ON l.plan_id = o.plan_id AND l.resource = a.resource"
+            " AND l.window_name = a.window_name AND l.model = a.model"
+            " AND a.scope || ':' LIKE l.scope_kind || ':%'"
+            " WHERE a.origin = 'plan' AND a.limit_amount IS NOT given"
+        )
+        for scope, resource, limit, given in self._database.execute(query):
+            raise Broken(GIVEN, f"{scope}/{resource}: {limit}, its plan gives {given}")
 
     def _check_transfers(self) -> None:
         books = self.books
@@ -312,6 +353,17 @@ class Oracle:
                 ONCE,
                 f"{sold.event_id} was charged {sold.cost_nanos}, and is not in the books",
             )
+
+    def require_counted(self) -> None:
+        """Check that every allowance has what was used in its window, whoever made it and when.
+
+        Each was in force from the beginning, but may have got its row by its first lease.
+        """
+        for ref, row in self.books.seen.items():
+            end_ms = windows.bounds(Window(ref.window), now_ms=row.start_ms).end_ms or 2**63
+            uses = [use for use in self.books.uses if row.start_ms <= use.at_ms < end_ms]
+            expected = sum(use.amount(ref) for use in uses)
+            require(row.used == expected, COUNTED, f"{ref.name}: {row.used}, rows {expected}")
 
     def require_returned(self) -> None:
         """Check that no lease is left."""

@@ -23,7 +23,6 @@ from unittest import mock
 
 import structlog
 
-from bursar.core.allowances import AllowanceRef
 from bursar.core.errors import BursarError
 from bursar.service import accounts, keys, ledger, verify
 from bursar.service.keys import KeyChange
@@ -35,6 +34,7 @@ from bursar.worker.journal import Journal, records
 from bursar.worker.plane import Limits, Worker
 from bursar.worker.settlement import Settlement
 from tests.databases import START_MS
+from tests.simulation import limitations
 from tests.simulation import oracle as rules
 from tests.simulation.callers import Callers
 from tests.simulation.loop import Process, SimulatedLoop, current_process
@@ -290,6 +290,7 @@ class World:
         self._heal()
         await self._rest()
         self.oracle.require_charged()
+        self.oracle.require_counted()
         for account in sorted({key.account_id for key in self.keys}):
             await self._spend_the_last_cent(account)
         await self._stop()
@@ -298,6 +299,8 @@ class World:
 
     async def _furnish(self) -> None:
         rng = self.rng
+        async with self.books.write() as tx:
+            await limitations.make_plan(tx, rng)
         for number in range(rng.choice((1, 1, 2))):
             async with self.books.write() as tx:
                 account = await accounts.create(
@@ -312,6 +315,7 @@ class World:
                     *rng.sample((700, 5_000, 30_000, 10**9), rng.randint(0, 2)),
                 ):
                     await self._make_key(tx, account.row.id, limit_nanos)
+                await limitations.warn(tx, rng, account.row.id)
 
     async def _make_key(self, tx: Any, account_id: int, limit_nanos: int | None) -> None:
         rng = self.rng
@@ -327,14 +331,7 @@ class World:
         self.keys.append(key)
         if not key.is_limited:
             return
-        for resource, window, limit in (
-            ("requests", "minute", rng.choice((3, 20))),
-            ("tokens", "minute", rng.choice((300, 3_000))),
-            ("concurrency", "lifetime", rng.choice((1, 4))),
-        ):
-            if rng.random() < 0.4:
-                ref = AllowanceRef(account_id, f"key:{key.key_id}", resource, window)
-                await allowances.insert_allowance(tx, ref=ref, limit=limit)
+        await limitations.limit(tx, rng, account_id, key.key_id)
 
     # ── trouble ─────────────────────────────────────────────────────────────────────────────────
 
@@ -430,7 +427,14 @@ class World:
         self.loop.note(f"{host.name}: clock is {host.ahead_ms} ms ahead")
 
     def _control(self) -> None:
-        works = (self._grant, self._correct, self._limit, self._disable)
+        works = (
+            self._grant,
+            self._correct,
+            self._limit,
+            self._disable,
+            self._change_rate,
+            self._change_plan,
+        )
         self.loop.create_task(self.rng.choice(works)(self.rng.choice(self.keys)))
 
     async def _grant(self, key: Key) -> None:
@@ -469,6 +473,18 @@ class World:
             f"limit of key {key.key_id} to {limit}",
             lambda tx: keys.update(tx, account_id=key.account_id, key_id=key.key_id, change=change),
         )
+
+    async def _change_rate(self, key: Key) -> None:
+        async with self.books.read() as tx:
+            change = await limitations.draw_change(tx, self.rng, key.account_id, key.key_id)
+        if change is not None:
+            await self._try(*change)
+
+    async def _change_plan(self, _key: Key) -> None:
+        async with self.books.read() as tx:
+            change = await limitations.draw_plan_change(tx, self.rng)
+        if change is not None:
+            await self._try(*change)
 
     async def _disable(self, key: Key) -> None:
         if not key.is_limited:
