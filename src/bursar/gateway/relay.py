@@ -183,6 +183,8 @@ class Exchange:
 
     def limit_headers(self) -> answers.Headers:
         """What a good answer says of the limits that apply to its call, at this moment."""
+        if not (self.credential.has_rates or self.face.balance):
+            return []
         return self.face.limit_fields(self.plan.slots, self._worker.clock_ms())
 
 
@@ -207,7 +209,10 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
         f"x-request-id: {exchange.request_id}\r\n"
         f"x-bursar-cost: {format_usd(sold.cost_nanos)}\r\n"
     )
-    lines = head.encode("ascii") + ratelimits.lines(exchange.limit_headers())
+    lines = head.encode("ascii")
+    limits = exchange.limit_headers()
+    if limits:
+        lines += ratelimits.lines(limits)
     if not exchange.caller.answer_at_once(lines, body):
         await exchange.caller.answer_ready(lines, body)
 

@@ -19,7 +19,7 @@ from bursar.core.secrets import KeyKind
 from bursar.store import changes, credentials
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import UNAVAILABLE, Change, Database, describe
-from bursar.worker.purse import Purse, Slot
+from bursar.worker.purse import COST, Purse, Slot
 
 _log = structlog.get_logger("bursar.keyring")
 _MOST_UNKNOWN = 10_000
@@ -38,6 +38,7 @@ class Credential:
         "account_id",
         "digest",
         "expires_ms",
+        "has_rates",
         "key_id",
         "labels",
         "name",
@@ -62,6 +63,8 @@ class Credential:
         self._by_model: dict[str, tuple[Slot, ...]] | None = None
         if any(slot.ref.model for slot in slots):
             self._by_model = {}
+        # Whether anything but cost is limited: most keys have nothing to say about that.
+        self.has_rates = any(slot.index != COST for slot in slots)
         # What its calls carry, as it is stored, and what it may not reach; None: nothing.
         self.labels = permissions.encode_labels(row.labels) if row.labels else None
         self.restrictions = _restrictions(row)
