@@ -28,25 +28,23 @@ async def house(sqlite_database_url: str, tmp_path: Path) -> AsyncIterator[House
         yield served
 
 
-async def test_generated_requests_are_answered_as_described(house: House) -> None:
-    made = house.installation
-    secrets = (made.operator_key, made.provisioning_key, made.inference_key)
-    tried = await asyncio.to_thread(send_generated, house.url, secrets)
-    assert tried > 20 * len(secrets)
+@pytest.mark.parametrize("kind", ["operator", "provisioning", "inference"])
+async def test_generated_requests_are_answered_as_described(house: House, kind: str) -> None:
+    secret = getattr(house.installation, f"{kind}_key")
+    assert await asyncio.to_thread(send_generated, house.url, secret) > 20
     response = await house.http.get("/readyz")
     assert response.status_code == 200
 
 
-def send_generated(url: str, secrets: tuple[str, ...]) -> int:
+def send_generated(url: str, secret: str) -> int:
     """Send what fits the document and what does not; how often an operation was tried."""
     load_all_checks()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     tried = 0
     for result in schema.get_all_operations():
         for mode in GenerationMode.POSITIVE, GenerationMode.NEGATIVE:
-            for secret in secrets:
-                try_operation(result.ok(), mode, secret)
-                tried += 1
+            try_operation(result.ok(), mode, secret)
+            tried += 1
     return tried
 
 
