@@ -7,13 +7,16 @@ twice: by the types of the functions below, and at each request.
 
 from typing import Final
 
-from bursar.api import accounts, health, keys, ledger, usage
+from bursar.api import accounts, health, keys, ledger, projects, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
 
 _PAGE: Final = ("cursor", "limit")
 _KEY: Final = "/v1/account/keys/{key_id}"
+_PROJECTS: Final = "/v1/account/projects"
+_PROJECT: Final = f"{_PROJECTS}/{{project_id}}"
+_MEMBERS: Final = f"{_PROJECT}/members"
 _LIMITS: Final = "/v1/account/limits"
 _LIMIT: Final = ("scope", "resource", "window", "model")
 _ACCOUNT: Final = "/v1/operator/accounts/{account_id}"
@@ -62,6 +65,29 @@ ROUTES: Final[tuple[Route, ...]] = (
         shapes.NewKeyShape,
         body=shapes.RotationFields,
     ),
+    provisioning("GET", _PROJECTS, projects.list_projects, projects.ProjectListShape, query=_PAGE),
+    provisioning(
+        "POST",
+        _PROJECTS,
+        projects.create,
+        projects.ProjectShape,
+        status=201,
+        body=projects.NewProjectFields,
+    ),
+    provisioning("GET", _PROJECT, projects.show, projects.ProjectViewShape),
+    provisioning(
+        "PATCH", _PROJECT, projects.update, projects.ProjectShape, body=projects.ProjectFields
+    ),
+    provisioning("DELETE", _PROJECT, projects.delete, None, status=204),
+    provisioning("GET", _MEMBERS, projects.list_members, projects.MemberListShape),
+    provisioning(
+        "POST",
+        _MEMBERS,
+        projects.add_member,
+        projects.MemberListShape,
+        body=projects.MemberFields,
+    ),
+    provisioning("DELETE", f"{_MEMBERS}/{{user_id}}", projects.remove_member, None, status=204),
     provisioning(
         "GET",
         _LIMITS,

@@ -69,6 +69,8 @@ def check(model: type[M], document: dict[str, object]) -> M:
         param = ".".join(str(part) for part in first["loc"])[:_MAX_SHOWN]
         if first["type"] == "missing":
             raise Invalid("missing_field", "This field is required.", param=param) from None
+        if first["type"] == "extra_forbidden":
+            raise Invalid("unknown_field", "There is no such field here.", param=param) from None
         raise Invalid("invalid_value", f"{first['msg']}.", param=param) from None
 
 

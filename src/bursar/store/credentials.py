@@ -9,14 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Row, case, func, or_, select, tuple_
+from sqlalchemy import Row, and_, case, func, or_, select, tuple_
 
 from bursar.core.allowances import PLAN, Allowance, AllowanceRef
 from bursar.store.database import ReadTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID, decode_labels, decode_list
 from bursar.store.limits import plans
 from bursar.store.limits.plans import PlanLimit
-from bursar.store.tables import accounts, allowances, keys
+from bursar.store.tables import accounts, allowances, keys, projects
 
 _CREDENTIALS: Final = select(
     keys.c.secret_hash,
@@ -33,6 +33,7 @@ _CREDENTIALS: Final = select(
     keys.c.deleted_ms,
     keys.c.environment,
     keys.c.labels,
+    projects.c.labels.label("project_labels"),
     keys.c.label_names,
     keys.c.models,
     keys.c.endpoints,
@@ -44,7 +45,12 @@ _CREDENTIALS: Final = select(
     ).label("account_status"),
     func.coalesce(accounts.c.time_zone, "UTC").label("time_zone"),
     func.coalesce(accounts.c.plan_id, 0).label("plan_id"),
-).select_from(keys.outerjoin(accounts, accounts.c.id == keys.c.account_id))
+).select_from(
+    keys.outerjoin(accounts, accounts.c.id == keys.c.account_id).outerjoin(
+        projects,
+        and_(projects.c.account_id == keys.c.account_id, projects.c.id == keys.c.project_id),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,10 @@ class CredentialRow:
     rotation, the end of its grace where that is sooner. One key may so have two secrets.
 
     `models` are patterns, `networks` are texts for `permissions.parse_networks`; for these and
-    `endpoints` None is no restriction. `labels` go with every call; `label_names` are those that a
-    caller may set (None: none). `allowances` are those of wallet, account, project, user and key,
-    in the order of locking, with the defaults of the account's plan that have no row yet.
+    `endpoints` None is no restriction. `labels` go with every call: the key's, and of its project's
+    those that the key does not set; `label_names` are those that a caller may set (None: none).
+    `allowances` are those of wallet, account, project, user and key, in the order of locking, with
+    the defaults of the account's plan that have no row yet.
     """
 
     key_id: int
@@ -130,7 +137,7 @@ def _credential(row: Row[*tuple[object, ...]], limits: tuple[Allowance, ...]) ->
         account_status=row.account_status,
         time_zone=row.time_zone,
         environment=row.environment,
-        labels=decode_labels(row.labels),
+        labels={**decode_labels(row.project_labels), **decode_labels(row.labels)},
         label_names=decode_list(row.label_names),
         models=decode_list(row.models),
         endpoints=decode_list(row.endpoints),

@@ -167,7 +167,7 @@ async def check_user(
     if user_id is not None:
         if await users.find_role(tx, account_id=account_id, user_id=user_id) is None:
             raise _unknown("user_id")
-    if not await _is_trusted(tx, account_id=account_id, by=by):
+    if not await is_trusted(tx, account_id=account_id, by=by):
         raise exceeds("user_id")
 
 
@@ -183,7 +183,7 @@ async def check_project(
         return
     if not await projects.lock_project(tx, account_id=account_id, project_id=project_id):
         raise _unknown("project_id")
-    if await _is_trusted(tx, account_id=account_id, by=by):
+    if await is_trusted(tx, account_id=account_id, by=by):
         return
     user_id = 0 if by is None or by.user_id is None else by.user_id
     if not await projects.is_member(
@@ -192,17 +192,18 @@ async def check_project(
         raise exceeds("project_id")
 
 
-def exceeds(param: str) -> Forbidden:
-    """The refusal of giving a key more than its maker has."""
-    message = "A key cannot be given more than the key that asks for it has."
-    return Forbidden("exceeds_own_rights", message, param=param)
-
-
-async def _is_trusted(tx: WriteTx, *, account_id: int, by: Principal | None) -> bool:
+async def is_trusted(tx: WriteTx, *, account_id: int, by: Principal | None) -> bool:
+    """Whether the caller may do things for others: owners, admins, and keys that act for nobody."""
     if by is None or by.user_id is None:
         return True
     role = await users.find_role(tx, account_id=account_id, user_id=by.user_id)
     return role in _TRUSTED_ROLES
+
+
+def exceeds(param: str) -> Forbidden:
+    """The refusal of giving a key more than its maker has."""
+    message = "A key cannot be given more than the key that asks for it has."
+    return Forbidden("exceeds_own_rights", message, param=param)
 
 
 def _unknown(param: str) -> NotFound:
