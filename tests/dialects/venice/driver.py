@@ -18,7 +18,7 @@ import inspect
 import json
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -64,7 +64,7 @@ def call_venice_sdk(call: Call) -> Any:
     }
     found = find(extra, call["name"]) or find(client, call["name"])
     result = found(**arguments)
-    if call["name"] == "http.post":
+    if call["name"].startswith("http."):
         return result.json()
     return list(result) if isinstance(result, Iterator) else result
 
@@ -77,9 +77,7 @@ def call_venice_py(call: Call) -> Any:
             result = find(client, call["name"])(**arguments_of_venice_py(call))
             if inspect.isawaitable(result):
                 result = await result
-            if isinstance(result, AsyncIterator) or hasattr(result, "__aiter__"):
-                return [item async for item in result]
-            return with_headers(result)
+            return await gather(result) if hasattr(result, "__aiter__") else result
 
     return asyncio.run(run())
 
@@ -89,10 +87,10 @@ def call_venice_py_sync(call: Call) -> Any:
 
     with SyncVeniceClient(api_key=call["key"], base_url=call["base_url"]) as client:
         result = find(client, call["name"])(**arguments_of_venice_py(call))
-        is_many = hasattr(result, "__iter__") and not hasattr(result, "model_dump")
-        if is_many and not isinstance(result, list | dict | str):
-            return list(result)
-        return with_headers(result)
+        if hasattr(result, "__aiter__"):
+            # It hands out iterators that only its own loop can drive.
+            return client._run(gather(result))
+        return list(result) if isinstance(result, Iterator) else result
 
 
 def call_venice_ai(call: Call) -> Any:
@@ -113,11 +111,13 @@ def call_venice_ai_async(call: Call) -> Any:
             result = find(client, call["name"])(**arguments_of_venice_ai(call))
             if inspect.isawaitable(result):
                 result = await result
-            if hasattr(result, "__aiter__"):
-                return [item async for item in result]
-            return result
+            return await gather(result) if hasattr(result, "__aiter__") else result
 
     return asyncio.run(run())
+
+
+async def gather(items: AsyncIterable[Any]) -> list[Any]:
+    return [item async for item in items]
 
 
 def arguments_of_venice_py(call: Call) -> dict[str, Any]:
@@ -154,14 +154,6 @@ def moment(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"at"}:
         return datetime.datetime.fromisoformat(value["at"])
     return value
-
-
-def with_headers(result: Any) -> Any:
-    """What is returned and the header fields that the client keeps of its answer."""
-    kept = getattr(result, "_response_headers", None) or getattr(result, "response_headers", None)
-    if not isinstance(kept, Mapping):
-        return result
-    return {**plain(result), "response_headers": {k: str(v) for k, v in kept.items()}}
 
 
 def plain(value: Any) -> Any:

@@ -85,8 +85,9 @@ def encode(status: int, error: BursarError) -> bytes:
     message = _WORDS.get(error.code, error.message)
     code = _code(status, error)
     if isinstance(error, errors.Invalid) and error.param is not None and code == _BY_STATUS[400]:
+        # Said twice, because venice-sdk throws details away.
         details = {"_errors": [], error.param: {"_errors": [message]}}
-        return _body(_INVALID, code, details=details)
+        return _body(f"{_INVALID}. {error.param}: {message}", code, details=details)
     return _body(message, code)
 
 
