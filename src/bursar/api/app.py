@@ -92,6 +92,7 @@ def _endpoint(plane: Plane, route: Route) -> Callable[[Request], Awaitable[Respo
             principal=route.principal,
             parameters=route.query,
             has_body=route.body is not None,
+            action=route.action,
         )
 
     return endpoint

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from bursar.core.allowances import Resource
+from bursar.core.people.roles import Action
 from bursar.core.permissions import Environment
 from bursar.core.windows import Window
 from bursar.edge import pages
@@ -20,6 +21,7 @@ from bursar.service.access import (
     OperatorPrincipal,
     Principal,
     ProvisioningPrincipal,
+    UserPrincipal,
 )
 
 # How the document describes the ids in paths, and the parameters that the routes below name.
@@ -56,6 +58,7 @@ class Route:
 
     `answer` is the shape of a success with `status`, `text` another media type that it has too (or
     only); `body` is the model of what is sent, `query` names the parameters of the address.
+    `action` is what the caller's role must allow, if not what `calls.answer` asks for by itself.
     """
 
     method: str
@@ -67,6 +70,7 @@ class Route:
     body: type[Model] | None = None
     query: tuple[str, ...] = ()
     text: str | None = None
+    action: Action | None = None
 
 
 def anybody(
@@ -112,9 +116,25 @@ def provisioning(
     body: type[Model] | None = None,
     query: tuple[str, ...] = (),
     text: str | None = None,
+    action: Action | None = None,
 ) -> Route:
-    """A route for provisioning keys."""
-    return Route(method, path, ProvisioningPrincipal, endpoint, answer, status, body, query, text)
+    """A route for provisioning keys, and for people who have signed in."""
+    kind = ProvisioningPrincipal
+    return Route(method, path, kind, endpoint, answer, status, body, query, text, action)
+
+
+def person(
+    method: str,
+    path: str,
+    endpoint: Callable[[Call[UserPrincipal]], Awaitable[Response]],
+    answer: type | None,
+    *,
+    status: int = 200,
+    body: type[Model] | None = None,
+) -> Route:
+    """A route for people who have signed in, about themselves."""
+    action = Action.OWN_PROFILE
+    return Route(method, path, UserPrincipal, endpoint, answer, status, body, action=action)
 
 
 def operator(

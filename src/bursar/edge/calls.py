@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.core import permissions, refusals
-from bursar.core.errors import Unauthenticated, Unreadable
+from bursar.core.errors import Forbidden, Unauthenticated, Unreadable
+from bursar.core.people.roles import Action
 from bursar.core.permissions import Address, Network
 from bursar.core.refusals import Reason
 from bursar.edge import auth, body
@@ -25,9 +26,11 @@ from bursar.edge.gate import Gate
 from bursar.edge.pace import Pace
 from bursar.edge.query import Query
 from bursar.service import access, idempotency
-from bursar.service.access import Principal
+from bursar.service.access import Principal, ProvisioningPrincipal
 from bursar.service.idempotency import Answer, Running
 from bursar.service.limits.explain import Serving
+from bursar.service.people import ports
+from bursar.service.people.ports import People
 from bursar.store.database import Database, WriteTx
 
 C = TypeVar("C")
@@ -57,6 +60,7 @@ class Plane:
     serving: Serving
     trusted: Sequence[Network]
     leak_pace: Pace
+    people: People
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -74,13 +78,14 @@ def make_plane(
     random_bytes: Callable[[int], bytes] = os.urandom,
     serving: Serving = lambda _: (),
     trusted_proxies: Sequence[str] = (),
+    people: People | None = None,
 ) -> Plane:
     """Return what the control plane of one process works with, whatever its faces.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
     text for Prometheus; `most_at_once` calls may use the database at the same time. `serving` says
     who serves a model; of `trusted_proxies` (networks) the word on where a request comes from is
-    taken.
+    taken. Without `people`, sign-ins do not outlive the process.
     """
     return Plane(
         database=database,
@@ -94,6 +99,7 @@ def make_plane(
         serving=serving,
         trusted=permissions.parse_networks(trusted_proxies),
         leak_pace=Pace(_LEAKS_A_MINUTE, most_together=_MOST_LEAKS),
+        people=people or ports.for_this_process(),
     )
 
 
@@ -129,10 +135,12 @@ async def answer(
     principal: type[Principal] | tuple[type[Principal], ...] | None,
     parameters: tuple[str, ...],
     has_body: bool,
+    action: Action | None = None,
 ) -> Response:
     """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint.
 
-    Of several kinds of principal, the likeliest goes first.
+    Of several kinds of principal, the likeliest goes first. Who acts in an account needs a role
+    that allows `action`; where none is named, reading for a GET, and managing for all else.
     """
     query = Query(request.scope["query_string"])
     secret = auth.find_secret(request.scope["headers"], query_names=query.names)
@@ -169,8 +177,15 @@ async def answer(
     async with plane.gate.enter():
         kinds = principal if isinstance(principal, tuple) else (principal,)
         caller = await _prove_any(plane, secret=secret, kinds=kinds, address=address)
+        _check_role(caller, action or (Action.READ if request.method == "GET" else Action.MANAGE))
         query.check(parameters)
         return await endpoint(make(caller))
+
+
+def _check_role(caller: Principal, action: Action) -> None:
+    if isinstance(caller, ProvisioningPrincipal) and not caller.may(action):
+        message = "Your role in this account does not allow this."
+        raise Forbidden("insufficient_role", message)
 
 
 async def _prove_any(
@@ -228,7 +243,7 @@ async def carry_out(
         route=call.route,
         key=call.idempotency_key,
         body=call.body,
-        secret=call.secret,
+        secret=call.caller.seal or call.secret,
     )
 
     async def once(tx: WriteTx) -> tuple[Answer, dict[str, str]]:

@@ -1,20 +1,27 @@
 """Access: who presents a secret, and what kind of caller that makes them.
 
 Owns the step from a secret to a principal. A use case that takes a `ProvisioningPrincipal` cannot
-be called with an inference key: the kinds are types. Must not know where a secret was found in a
-request.
+be called with an inference key: the kinds are types. Whoever acts for a person may do what that
+person's role allows at this moment. Must not know where a secret was found in a request.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeVar, cast
 
+from bursar.adapters import tokens as forms
 from bursar.core import permissions, refusals, secrets
+from bursar.core.errors import Unauthenticated
+from bursar.core.people import roles
+from bursar.core.people.roles import Action, Role
 from bursar.core.permissions import Address, Rights
 from bursar.core.refusals import Reason
 from bursar.core.secrets import KeyKind
+from bursar.service.people import tokens
 from bursar.store import credentials
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
+from bursar.store.people import members, sessions
+from bursar.store.tenants import accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,15 @@ class Principal:
         """How the ledger names who did something."""
         return f"key:{self.key_id}"
 
+    @property
+    def seal(self) -> bytes | None:
+        """What answers to the caller are kept under; None: the secret that was presented."""
+        return None
+
+    def may(self, action: Action) -> bool:
+        """Whether the caller may do this in an account; by default nothing."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class InferencePrincipal(Principal):
@@ -46,9 +62,38 @@ class InferencePrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class ProvisioningPrincipal(Principal):
-    """May manage its own account."""
+    """May do in its own account what its role allows; a key that acts for nobody is an owner's."""
 
     kind = KeyKind.PROVISIONING
+
+    role: Role = Role.OWNER
+
+    def may(self, action: Action) -> bool:
+        """Whether the caller's role allows this."""
+        return roles.may(self.role, action)
+
+
+@dataclass(frozen=True, slots=True)
+class UserPrincipal(ProvisioningPrincipal):
+    """A person who has signed in; instead of a key's id it has its session's, below zero."""
+
+    email: str = ""
+    session_seal: bytes = field(default=b"", repr=False)
+
+    @property
+    def session_id(self) -> int:
+        """The session that the access token belongs to."""
+        return -self.key_id
+
+    @property
+    def actor(self) -> str:
+        """How the ledger names who did something."""
+        return f"user:{self.user_id}"
+
+    @property
+    def seal(self) -> bytes | None:
+        """The same for all access tokens of the session: an answer outlives the token."""
+        return self.session_seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +109,27 @@ P = TypeVar("P", bound=Principal)
 async def authenticate(
     tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_ms: int, address: Address | None = None
 ) -> P:
-    """Return the caller who presents this secret, as the wanted kind of principal.
+    """Return the caller who presents this key or access token, as the wanted kind of principal.
 
     Malformed, unknown, deleted, disabled and expired secrets are refused alike (Unauthenticated
     `invalid_api_key`), a malformed one without asking the database. Then the kind is checked
     (Unauthenticated `wrong_key_type`), then the account (Forbidden `account_suspended`), then where
-    the caller is (Forbidden `ip_not_allowed`; `address` None is in no network).
+    the caller is (Forbidden `ip_not_allowed`; `address` None is in no network). An access token
+    that is not good in every way is Unauthenticated `invalid_token`.
     """
+    raw = secret.encode("latin-1", "replace") if isinstance(secret, str) else secret
+    if forms.looks_like_one(raw):
+        if not issubclass(wanted, ProvisioningPrincipal):
+            raise _refused(Reason.WRONG_KEY_TYPE)
+        return cast("P", await _find_user(tx, token=raw, now_ms=now_ms))
     if secrets.parse(secret) is None:
         raise _refused(Reason.MALFORMED)
     row = await credentials.find_credential(tx, secret_hash=secrets.digest(secret))
     reason = _find_reason(row, wanted.kind, now_ms)
     if row is None or reason is not None:
         raise _refused(reason or Reason.UNKNOWN)
+    if issubclass(wanted, UserPrincipal):
+        raise _refused(Reason.WRONG_KEY_TYPE)
     if row.networks is not None:
         if not permissions.contains(permissions.parse_networks(row.networks), address):
             raise _refused(Reason.IP_NOT_ALLOWED)
@@ -87,7 +140,42 @@ async def authenticate(
         endpoints=row.endpoints,
         expires_ms=row.expires_ms,
     )
-    return wanted(row.key_id, row.account_id, row.user_id, rights)
+    found = wanted(row.key_id, row.account_id, row.user_id, rights)
+    if isinstance(found, ProvisioningPrincipal) and row.user_id is not None:
+        role = await _find_role(tx, account_id=row.account_id, user_id=row.user_id)
+        if role is None:
+            raise _refused(Reason.DELETED)
+        return cast("P", replace(found, role=role))
+    return found
+
+
+async def _find_user(tx: ReadTx, *, token: bytes, now_ms: int) -> UserPrincipal:
+    """Who has signed in, as the database has them now, whatever was true when they did."""
+    bearer = await tokens.find_bearer(tx, token=token, now_ms=now_ms)
+    if bearer is None:
+        raise _invalid_token()
+    session = await sessions.find_session(tx, session_id=bearer.session_id)
+    if session is None or session.ended_ms is not None or session.expires_ms <= now_ms:
+        raise _invalid_token()
+    member = await members.find_member(tx, account_id=bearer.account_id, user_id=bearer.user_id)
+    if session.user_id != bearer.user_id or member is None or not member.is_enabled:
+        raise _invalid_token()
+    account = await accounts.find_account(tx, account_id=bearer.account_id)
+    if account is None or account.status != "active":
+        raise _refused(Reason.ACCOUNT_SUSPENDED)
+    return UserPrincipal(
+        key_id=-session.id,
+        account_id=bearer.account_id,
+        user_id=bearer.user_id,
+        role=Role(member.role),
+        email=member.email,
+        session_seal=bearer.seal,
+    )
+
+
+async def _find_role(tx: ReadTx, *, account_id: int, user_id: int) -> Role | None:
+    member = await members.find_member(tx, account_id=account_id, user_id=user_id)
+    return Role(member.role) if member is not None and member.is_enabled else None
 
 
 def _find_reason(row: CredentialRow | None, kind: KeyKind, now_ms: int) -> Reason | None:
@@ -104,6 +192,11 @@ def _find_reason(row: CredentialRow | None, kind: KeyKind, now_ms: int) -> Reaso
     if row.account_status != "active":
         return Reason.ACCOUNT_SUSPENDED
     return None
+
+
+def _invalid_token() -> Unauthenticated:
+    message = "The access token is not valid, or not any more."
+    return Unauthenticated("invalid_token", message)
 
 
 def _refused(reason: Reason) -> Exception:

@@ -101,6 +101,15 @@ async def delete_invitation(
     return None if row is None else InvitationRow(**row._mapping)
 
 
+async def delete_invitations_of(tx: WriteTx, *, account_id: int, invited_by: str) -> None:
+    """Take back all invitations that somebody has sent."""
+    await tx.execute(
+        delete(invitations).where(
+            invitations.c.account_id == account_id, invitations.c.invited_by == invited_by
+        )
+    )
+
+
 async def insert_reset(
     tx: WriteTx, *, user_id: int, email: str, token_hash: bytes, expires_ms: int
 ) -> None:

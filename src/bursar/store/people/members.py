@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, delete, func, select, update
 
 from bursar.store.database import ReadTx, WriteTx
-from bursar.store.tables import keys, members, users
+from bursar.store.tables import keys, members, project_members, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,15 @@ async def update_member(
 async def delete_member(tx: WriteTx, *, account_id: int, user_id: int) -> None:
     """End a membership; the person stays, because usage and other accounts point at them."""
     await tx.execute(delete(members).where(*_is(account_id, user_id)))
+
+
+async def leave_projects(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+    """End somebody's memberships of the account's projects."""
+    await tx.execute(
+        delete(project_members).where(
+            project_members.c.account_id == account_id, project_members.c.user_id == user_id
+        )
+    )
 
 
 async def list_key_ids(tx: ReadTx, *, account_id: int, user_id: int, kind: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""People: who they are in an account, and how they prove it."""

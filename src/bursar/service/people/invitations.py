@@ -1,0 +1,168 @@
+"""Invitations: how people come into an account.
+
+Owns who may be invited as what, and what whoever has the letter must prove. The letter proves the
+address; somebody who is known here already proves the password, too, so that a letter that went
+astray opens nobody's account. Must not know how a letter travels.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from bursar.adapters.mail import Letter
+from bursar.core import text
+from bursar.core.errors import Conflict, Gone, NotFound
+from bursar.core.people import emails, passwords, roles
+from bursar.core.people import tokens as forms
+from bursar.core.people.roles import Role
+from bursar.core.permissions import Address
+from bursar.service.access import ProvisioningPrincipal
+from bursar.service.people import members as people_of
+from bursar.service.people import sign_in
+from bursar.service.people.ports import People
+from bursar.service.people.sign_in import Attempt, Gate
+from bursar.store.database import Database, ReadTx, WriteTx
+from bursar.store.people import letters, members
+from bursar.store.people.letters import InvitationRow
+from bursar.store.people.members import MemberRow
+from bursar.store.tenants import users
+
+LIFETIME_MS: Final = 7 * 86_400_000
+_MOST: Final = 1_000
+_USER: Final = "user:"
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """An invitation and the letter with its token, which is stored nowhere else."""
+
+    row: InvitationRow
+    letter: Letter = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """What somebody sends who has a letter; `email`, if given, must be the one it was sent to."""
+
+    token: str = field(repr=False)
+    password: str = field(repr=False)
+    name: str | None = None
+    email: str | None = None
+    address: Address | None = None
+
+
+async def invite(
+    tx: WriteTx, *, people: People, by: ProvisioningPrincipal, email: str, role: str
+) -> Invited:
+    """Invite somebody; an earlier letter to the same address does not count any more.
+
+    Raises Invalid for address or role, Forbidden (`exceeds_own_role`), Conflict (`already_member`,
+    `too_many_users`).
+    """
+    clean, given = emails.clean_email(email), people_of.read_role(role)
+    people_of.require_may_give(by.role, given)
+    account_id = by.account_id
+    if await members.find_by_email(tx, account_id=account_id, email=clean) is not None:
+        raise Conflict("already_member", "Somebody with this address is a member already.")
+    count = await members.count_members(tx, account_id=account_id)
+    if count + await letters.count_invitations(tx, account_id=account_id) >= _MOST:
+        raise Conflict("too_many_users", f"An account may have at most {_MOST} users.")
+    token = forms.make_link(people.random_bytes(forms.LINK_BYTES))
+    row = await letters.replace_invitation(
+        tx,
+        account_id=account_id,
+        email=clean,
+        role=given,
+        token_hash=forms.link_digest(token) or b"",
+        invited_by=by.actor if by.user_id is None else f"{_USER}{by.user_id}",
+        expires_ms=tx.now_ms + LIFETIME_MS,
+    )
+    return Invited(row, _letter(people.url, clean, token))
+
+
+async def list_open(tx: ReadTx, *, account_id: int, now_ms: int) -> list[InvitationRow]:
+    """Return the account's open invitations, oldest first."""
+    return await letters.list_invitations(tx, account_id=account_id, now_ms=now_ms)
+
+
+async def withdraw(tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int) -> None:
+    """Take an invitation back; raises NotFound and Forbidden (`exceeds_own_role`)."""
+    row = await letters.delete_invitation(tx, account_id=by.account_id, invitation_id=invitation_id)
+    if row is None:
+        raise NotFound("not_found", "There is nothing here, or it is not yours.")
+    people_of.require_may_give(by.role, Role(row.role))
+
+
+async def accept(
+    database: Database, acceptance: Acceptance, *, people: People, gate: Gate
+) -> MemberRow:
+    """Make whoever has the letter a member, and return them.
+
+    Raises Gone (`invitation_gone`) for a letter that was used, has expired, was taken back, was
+    sent to another address, or came from somebody who may not invite any more; Invalid
+    (`weak_password`) for a new person's password, Unauthenticated (`invalid_credentials`) and
+    RateRefused for a known person's.
+    """
+    token_hash = forms.link_digest(acceptance.token) or b""
+    async with gate.enter(), database.read() as tx:
+        row = await _find(tx, token_hash, acceptance.email, now_ms=database.clock_ms())
+        user = await members.find_user(tx, email=row.email)
+    fresh = ""
+    user_id = None
+    name = text.clean_name(acceptance.name or row.email)
+    if user is None:
+        chosen = passwords.check_new(
+            acceptance.password, email=row.email, name=name, common=people.common
+        )
+        fresh = await people.passwords.hash(chosen)
+    else:
+        attempt = Attempt(email=row.email, password=acceptance.password, address=acceptance.address)
+        proven = await sign_in.prove_password(database, attempt, people=people, gate=gate)
+        user_id = proven.user.id
+
+    async def finish(tx: WriteTx) -> MemberRow:
+        now = await _find(tx, token_hash, acceptance.email, now_ms=tx.now_ms)
+        taken = await letters.delete_invitation(tx, account_id=now.account_id, invitation_id=now.id)
+        if taken is None:
+            raise _gone()
+        member_id = user_id or await users.insert_user(
+            tx, email=now.email, name=name, password_hash=fresh
+        )
+        if await members.find_member(tx, account_id=now.account_id, user_id=member_id) is None:
+            await users.insert_member(
+                tx, account_id=now.account_id, user_id=member_id, role=now.role
+            )
+        return await people_of.get(tx, account_id=now.account_id, user_id=member_id)
+
+    async with gate.enter():
+        return await database.transact(finish)
+
+
+async def _find(tx: ReadTx, token_hash: bytes, email: str | None, *, now_ms: int) -> InvitationRow:
+    row = await letters.find_invitation(tx, token_hash=token_hash)
+    if row is None or row.expires_ms <= now_ms:
+        raise _gone()
+    if email is not None and emails.find_email(email) != row.email:
+        raise _gone()
+    if row.invited_by.startswith(_USER):
+        inviter = await members.find_member(
+            tx, account_id=row.account_id, user_id=int(row.invited_by.removeprefix(_USER))
+        )
+        if inviter is None or not inviter.is_enabled:
+            raise _gone()
+        if not roles.may_give(Role(inviter.role), Role(row.role)):
+            raise _gone()
+    return row
+
+
+def _letter(url: str, email: str, token: str) -> Letter:
+    text_ = (
+        "You are invited to an account at Bursar.\n\n"
+        f"Accept within seven days: {url}/accept-invitation#{token}\n\n"
+        "If you do not know what this is about, do nothing.\n"
+    )
+    return Letter(email, "You are invited", text_)
+
+
+def _gone() -> Gone:
+    message = "The invitation was used, taken back or has expired. Ask for another one."
+    return Gone("invitation_gone", message)

@@ -1,0 +1,38 @@
+"""What the use cases of people work with, beside the database.
+
+Owns their common ports. Must not know any use case.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from bursar.adapters.mail import Letter
+from bursar.adapters.passwords import PasswordPool, list_common
+from bursar.adapters.vault import SECRET_BYTES, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The vault, the slow hashes, the post, and how people reach this installation (`url`)."""
+
+    vault: Vault = field(repr=False)
+    passwords: PasswordPool
+    post: Callable[[Letter], bool]
+    url: str
+    common: Collection[str] = field(repr=False)
+    random_bytes: Callable[[int], bytes] = os.urandom
+
+
+def for_this_process() -> People:
+    """People of a process that nobody gave a vault: what it seals ends with it, and nobody writes.
+
+    Whatever has to be read again after a restart needs the installation's own.
+    """
+    return People(
+        vault=Vault(os.urandom(SECRET_BYTES)),
+        passwords=PasswordPool(),
+        post=lambda _: False,
+        url="http://127.0.0.1",
+        common=list_common(),
+    )
