@@ -35,13 +35,13 @@ class Limitation(NamedTuple):
 
 
 _HARD: Final = (
-    Limitation("requests", "minute", "", (3, 20)),
-    Limitation("requests", "hour", "mod*", (3, 20)),
+    Limitation("requests", "minute", "", (5, 20)),
+    Limitation("requests", "hour", "mod*", (10, 40)),
     Limitation("tokens", "minute", "", (300, 3_000)),
     Limitation("tokens", "day", "other", (300, 3_000)),
     Limitation("cost", "hour", "", (2_000, 20_000)),
-    Limitation("concurrency", "lifetime", "", (1, 4)),
-    Limitation("concurrency", "lifetime", "mode?", (1, 4)),
+    Limitation("concurrency", "lifetime", "", (2, 4)),
+    Limitation("concurrency", "lifetime", "mode?", (2, 4)),
 )
 # What stops nobody, and is counted all the same.
 _SOFT: Final = (

@@ -52,6 +52,11 @@ def test_the_seeds_let_everything_happen_that_can_go_wrong(migrated_sqlite: Path
         "control: corrected",
         "refused: overloaded",
         "feed_silent",
+        "plan gives",
+        "requests/minute to",
+        "calls at once are left",
+        "tokens are left",
+        "requests are left",
     }
     for seed in seeds.EVERY_TIME[:100]:
         told = "\n".join(seeds.run(seed, migrated_sqlite).loop.trace)
