@@ -35,6 +35,7 @@ from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
 from bursar.gateway.routing import Router, Upstream, sandbox
+from bursar.gateway.upstreams.aside import Aside
 from bursar.gateway.upstreams.pool import KeepAlivePool
 from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
@@ -115,12 +116,17 @@ async def running(
         worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
         await worker.start()
         parts.push_async_callback(worker.stop)
-        lag = LoopLag()
-        metrics.gauges = lambda: {**worker.gauges(), "bursar_loop_lag_seconds": lag.longest_s}
+        lag, aside = LoopLag(), Aside()
+        metrics.gauges = lambda: {
+            **worker.gauges(),
+            "bursar_loop_lag_seconds": lag.longest_s,
+            "bursar_upstreams_aside": aside.count,
+        }
         periodic = jobs.start(database, limit_log_days=settings.limit_log_days)
         beside = [asyncio.create_task(each) for each in (*periodic, lag.run())]
         parts.push_async_callback(_cancel, beside)
-        yield Server(database, worker, router, metrics, _application(settings, worker, router))
+        app = _application(settings, worker, router, aside)
+        yield Server(database, worker, router, metrics, app)
 
 
 def listen(settings: Settings) -> tuple[socket.socket, Settings]:
@@ -219,13 +225,14 @@ async def _serve(
             await _cancel(http.server_state.tasks)
 
 
-def _application(settings: Settings, worker: Worker, router: Router) -> Application:
+def _application(settings: Settings, worker: Worker, router: Router, aside: Aside) -> Application:
     gateway = Gateway(
         worker,
         router,
         worker.metrics,
         limits=GatewayLimits(settings.max_body_bytes, settings.disconnect_drain_s),
         access=Access(permissions.parse_networks(settings.trusted_proxies)),
+        aside=aside,
         next_id=_request_ids(),
     )
     plane = make_plane(
@@ -259,7 +266,12 @@ def _upstream(settings: UpstreamSettings) -> Upstream:
     if key is not None:
         headers.append((b"authorization", b"Bearer " + key.encode()))
     return Upstream(
-        settings.name, _client(settings), tuple(headers), settings.models, settings.rename
+        settings.name,
+        _client(settings),
+        tuple(headers),
+        settings.models,
+        settings.rename,
+        aside_s=settings.refused_aside_s,
     )
 
 

@@ -42,6 +42,7 @@ COUNTERS: Final = (
 )
 GAUGES: Final = (
     ("bursar_holds_open", "Requests in flight that hold credit."),
+    ("bursar_upstreams_aside", "Upstreams that are left alone because they refuse their API key."),
     ("bursar_keys_known", "Verified keys in memory."),
     ("bursar_settlement_backlog", "Charges that are not settled yet."),
     ("bursar_settlement_lag_seconds", "Age of the oldest charge that is not settled."),

@@ -81,6 +81,7 @@ async def test_the_first_that_serves_a_model_is_asked_first(pair: Pair) -> None:
 @pytest.mark.parametrize(
     "behaviour",
     [
+        pytest.param(Behaviour(status=401), id="401"),
         pytest.param(Behaviour(status=503), id="503"),
         pytest.param(Behaviour(status=500), id="500"),
         pytest.param(Behaviour(status=529), id="529"),
@@ -116,9 +117,7 @@ async def test_an_upstream_that_is_not_there_is_followed_by_the_next(
         assert await pair.sellers() == ["second"]
 
 
-@pytest.mark.parametrize(
-    ("status", "answered"), [(400, 400), (401, 502), (403, 502), (404, 404), (422, 422)]
-)
+@pytest.mark.parametrize(("status", "answered"), [(400, 400), (403, 502), (404, 404), (422, 422)])
 async def test_a_refusal_that_another_would_repeat_is_final(
     pair: Pair, status: int, answered: int
 ) -> None:

@@ -91,6 +91,14 @@ class UpstreamSettings(BaseModel):
         default=1800.0, description="How long one call may take altogether, in seconds."
     )
 
+    refused_aside_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=86_400,
+        description="How long it is left alone once it has refused its API key three times in a "
+        "row (401), in seconds; with 0 every call tries it.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> "UpstreamSettings":
         if not self.models and not self.rename:

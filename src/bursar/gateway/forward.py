@@ -23,6 +23,7 @@ from bursar.gateway.asgi import Headers
 from bursar.gateway.caller import Caller, CallerGone, read_headers
 from bursar.gateway.meter.charging import Plan
 from bursar.gateway.routing import Route, Router
+from bursar.gateway.upstreams.aside import Aside
 from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
 from bursar.gateway.wire import answers, calls, fields
 from bursar.gateway.wire.calls import CHAT, Call, Endpoint
@@ -33,7 +34,9 @@ from bursar.worker.plane import Worker
 from bursar.worker.purse import COST, Amounts, Hold, Slot
 
 _log = structlog.get_logger("bursar.gateway")
-_WORTH_ANOTHER: Final = frozenset((429, 500, 502, 503, 504, 529))
+# 401 is about our key, so another upstream may well answer.
+_WORTH_ANOTHER: Final = frozenset((401, 429, 500, 502, 503, 504, 529))
+_OUR_KEY: Final = 401
 _MOST_ERROR_BODY: Final = 65_536
 _GONE: Final = 499
 # What most requests have of headers that decide something: a secret, and that the body is JSON.
@@ -69,6 +72,7 @@ class Gateway:
         *,
         limits: Limits,
         access: Access,
+        aside: Aside,
         next_id: Callable[[], str],
     ) -> None:
         self.worker = worker
@@ -76,6 +80,7 @@ class Gateway:
         self._metrics = metrics
         self._limits = limits
         self._access = access
+        self._aside = aside
         self.next_id = next_id
 
     def served(self) -> list[Price]:
@@ -242,12 +247,13 @@ class Gateway:
     async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
         """The first answer of an upstream that is worth relaying; notes whose it is.
 
-        Fails over to the next upstream on connection errors, time-outs and overload, always before
-        the caller has seen a byte.
+        Fails over to the next upstream on connection errors, time-outs, overload and a refusal of
+        our key, always before the caller has seen a byte.
         """
-        plan = exchange.plan
-        path, last = plan.call.endpoint.path, plan.routes[-1]
-        for route in plan.routes:
+        plan, aside = exchange.plan, self._aside
+        routes = aside.choose(plan.routes) if aside.is_needed else plan.routes
+        path, last = plan.call.endpoint.path, routes[-1] if routes else None
+        for route in routes:
             exchange.route = route
             upstream = route.upstream
             body = calls.upstream_body(plan.call, route=route, max_output=plan.max_output)
@@ -260,12 +266,17 @@ class Gateway:
                 self._metrics.upstream_failed(error.kind)
                 continue
             if response.status == 200:
+                if aside.is_needed:
+                    aside.answered(upstream)
                 return response
             self._metrics.upstream_failed(str(response.status))
+            if response.status == _OUR_KEY:
+                aside.refused(upstream)
             if route is last or response.status not in _WORTH_ANOTHER:
                 raise await _refused(response)
             response.abort()
-        raise answers.invalid()
+        # Every one that could serve it is set aside.
+        raise answers.from_status(_OUR_KEY, [], b"")
 
 
 async def _say(caller: Caller, error: BursarError, face: Face, request_id: str) -> None:

@@ -17,7 +17,10 @@ _MOST_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A configured upstream: its client, its credentials, and the models that it serves."""
+    """A configured upstream: its client, its credentials, and the models that it serves.
+
+    For `aside_s` seconds it is left alone once it refuses those credentials; 0: never.
+    """
 
     name: str
     client: UpstreamClient
@@ -25,6 +28,7 @@ class Upstream:
     models: tuple[str, ...]
     rename: Mapping[str, str]
     is_sandbox: bool = False
+    aside_s: float = 0.0
 
     def serves(self, model: str) -> bool:
         """Whether a pattern or a renaming names this model; `*` and `?` are wild."""
