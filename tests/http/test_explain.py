@@ -160,6 +160,7 @@ async def test_each_limit_that_counts_the_request_is_shown_from_the_widest_to_th
     }
     by_name = {limit["name"]: limit for limit in said["limits"]}
     tokens = by_name[f"key:{key_id}/tokens/day"]
+    assert (tokens["resets_at"], len(tokens["next_resets"])) == (tokens["next_resets"][0], 3)
     assert (tokens["needs"], tokens["would_refuse"], tokens["is_held"]) == (150, True, False)
     assert by_name["wallet/cost/lifetime"]["needs"] == "0.0005"
     assert [each["would_refuse"] for each in said["limits"]].count(True) == 1

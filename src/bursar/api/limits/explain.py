@@ -193,8 +193,9 @@ def _verdict(verdict: Verdict) -> VerdictShape:
 
 def _standing(standing: Standing) -> StandingShape:
     resource = standing.allowance.ref.resource
+    limit = Limit(standing.allowance, standing.resets_at_ms, standing.next_resets_ms)
     return StandingShape(
-        **allowances.shape(Limit(standing.allowance, standing.resets_at_ms)),
+        **allowances.shape(limit),
         needs=amounts.write_any(standing.needs, resource=resource),
         would_refuse=standing.would_refuse,
         is_held=standing.is_held,

@@ -32,6 +32,7 @@ MOST_PROMPT: Final = 10**9
 # From the widest scope to the narrowest, and the slowest window to the quickest.
 _SCOPES: Final = ("wallet", "account", "project", "user", "key")
 _RESOURCES: Final = tuple(Resource)
+_RESETS: Final = 3
 _WINDOWS: Final = tuple(reversed(Window))
 
 # Refusals that come before anybody asks where the request is from.
@@ -172,9 +173,11 @@ def _stand(row: CredentialRow, model: str, now_ms: int) -> tuple[Standing, ...]:
         ref = allowance.ref
         is_limit = allowance.limit is not None or allowance.soft is not None
         if is_limit and (not ref.model or permissions.matches(ref.model, model)):
-            window = windows.bounds(Window(ref.window), now_ms=now_ms, zone=row.time_zone)
-            rolled = steps.roll(allowance, window.start_ms)
-            found.append(Standing(rolled, None, window.end_ms))
+            window, zone = Window(ref.window), row.time_zone
+            present = windows.bounds(window, now_ms=now_ms, zone=zone)
+            resets = windows.preview(window, now_ms=now_ms, zone=zone, count=_RESETS)
+            rolled = steps.roll(allowance, present.start_ms)
+            found.append(Standing(rolled, None, present.end_ms, tuple(resets)))
     return tuple(sorted(found, key=_rank))
 
 

@@ -21,6 +21,7 @@ class Standing:
     allowance: Allowance
     needs: int | None
     resets_at_ms: int | None
+    next_resets_ms: tuple[int, ...] = ()
 
     @property
     def would_refuse(self) -> bool:
