@@ -72,6 +72,7 @@ async def test_activity_has_nagaais_shape(api: Api, database: Database, clock: C
                 "total_output_tokens": 15,
             }
         ],
+        "project_usage": [],
         "as_of": "2026-11-21T12:34:56.789Z",
     }
     assert (await api.get(ACTIVITY))["period_days"] == 30
@@ -159,6 +160,8 @@ async def test_events_are_paged_filtered_and_complete(
         "duration_ms": 12,
         "first_byte_ms": 8,
         "labels": {"team": "red"},
+        "project_id": None,
+        "user_id": None,
     }
     ids = [event["id"] for event in page["events"]]
     while page["next_cursor"]:

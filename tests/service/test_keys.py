@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from functools import partial
 
 import pytest
 
 from bursar.core import secrets
-from bursar.core.errors import Conflict, Invalid, NotFound
+from bursar.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bursar.core.secrets import KeyKind
-from bursar.service import accounts, keys
+from bursar.service import accounts, keys, projects
+from bursar.service.access import ProvisioningPrincipal
 from bursar.service.keys import KeyChange, NewKey
 from bursar.store import changes, credentials
 from bursar.store import keys as rows
 from bursar.store.database import Change, Database
 from bursar.store.limits import allowances
+from bursar.store.tenants import users
 from tests.databases import Clock
 from tests.installations import NANOS, Randomness
 
@@ -198,3 +202,100 @@ async def test_an_account_cannot_have_keys_without_end(database: Database) -> No
     with pytest.raises(Conflict) as refusal:
         await make(database, max_keys=2)
     assert refusal.value.code == "too_many_keys"
+
+
+async def test_a_member_makes_keys_for_themselves_alone(database: Database) -> None:
+    async with database.write() as tx:
+        ids = []
+        for name, role in (("ann", "member"), ("bob", "viewer"), ("eve", None)):
+            email = f"{name}@example.com"
+            user_id = await users.insert_user(tx, email=email, name=name, password_hash="")
+            if role is not None:
+                await users.insert_member(tx, account_id=1, user_id=user_id, role=role)
+            ids.append(user_id)
+        project = await projects.create(tx, account_id=1, name="Search")
+    ann, bob, eve = ids
+    admin = ProvisioningPrincipal(key_id=2, account_id=1, user_id=1)
+    member = ProvisioningPrincipal(key_id=9, account_id=1, user_id=ann)
+    own = await make(database, user_id=ann, by=member)
+    assert own.key.user_id == ann
+    for other in (bob, None):
+        with pytest.raises(Forbidden) as refused:
+            await make(database, user_id=other, by=member)
+        assert (refused.value.code, refused.value.param) == ("exceeds_own_rights", "user_id")
+        assert (await make(database, user_id=other, by=admin)).key.user_id == other
+    for by in (admin, member, None):
+        with pytest.raises(NotFound):
+            await make(database, user_id=eve, by=by)
+    settings = keys.KeySettings(project_id=project.id)
+    with pytest.raises(Forbidden) as refused:
+        await make(database, user_id=ann, by=member, settings=settings)
+    assert refused.value.param == "project_id"
+    for by, may in ((member, False), (admin, True)):
+        async with database.write() as tx:
+            try:
+                await projects.add_member(
+                    tx, account_id=1, project_id=project.id, user_id=ann, by=by
+                )
+            except Forbidden:
+                assert not may
+            else:
+                assert may
+    made = await make(database, user_id=ann, by=member, settings=settings)
+    assert made.key.project_id == project.id
+
+
+async def test_two_rotations_at_once_leave_two_secrets_that_were_given_out(
+    database: Database,
+) -> None:
+    made = await make(database)
+    randomness = Randomness()
+
+    async def rotate() -> str:
+        return (
+            await database.transact(
+                lambda tx: keys.rotate(
+                    tx, account_id=1, key_id=made.key.id, random_bytes=randomness
+                )
+            )
+        ).secret
+
+    given = await asyncio.gather(*[rotate() for _ in range(4)])
+    assert len(set(given)) == 4
+    async with database.read() as tx:
+        known = await credentials.find_all(
+            tx, secret_hashes=[secrets.digest(secret) for secret in (made.secret, *given)]
+        )
+    assert len(known) == 2
+    assert secrets.digest(made.secret) not in known
+    assert {row.expires_ms is None for row in known.values()} == {True, False}
+
+
+async def test_a_key_never_gets_into_a_project_that_is_being_deleted(
+    postgres_database_url: str,
+) -> None:
+    database = Database(postgres_database_url, clock_ms=Clock())
+    await open_account(database)
+    for is_first in (True, False):
+        async with database.write() as tx:
+            project = await projects.create(tx, account_id=1, name="Search")
+        settings = keys.KeySettings(project_id=project.id)
+        delete = partial(projects.delete, account_id=1, project_id=project.id)
+        async with database.write() as tx:
+            if is_first:
+                await delete(tx)
+                other = asyncio.create_task(make(database, settings=settings))
+            else:
+                await keys.create(
+                    tx,
+                    account_id=1,
+                    user_id=None,
+                    name="Key",
+                    random_bytes=os.urandom,
+                    settings=settings,
+                )
+                other = asyncio.create_task(database.transact(delete))
+            await asyncio.sleep(0.1)
+        with pytest.raises(NotFound if is_first else Conflict):
+            await other
+    await database.close()

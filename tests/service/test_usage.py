@@ -82,7 +82,7 @@ async def test_an_account_without_usage_has_an_empty_report(
     database: Database, clock: Clock
 ) -> None:
     found = await report(database, clock, 30)
-    assert found == Activity(30, Sum(0, 0, 0, 0), [], [], [])
+    assert found == Activity(30, Sum(0, 0, 0, 0), [], [], [], [])
 
 
 @pytest.mark.parametrize("size", [1, 2, 50])

@@ -29,6 +29,7 @@ PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
 PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "cursor": {"type": "string"},
     "environment": {"type": "string", "enum": [str(each) for each in Environment]},
+    "group_by": {"type": "string", "maxLength": 70},
     "is_enabled": {"type": "boolean"},
     "label": {"type": "string", "maxLength": 320},
     "project_id": {"type": "integer", "minimum": 1},

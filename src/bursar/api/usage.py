@@ -63,14 +63,22 @@ class KeyUsageShape(_PartShape):
     api_key_name: str
 
 
+class ProjectUsageShape(_PartShape):
+    """What the keys of one project, deleted or not, were used for while they belonged to it."""
+
+    project_id: int
+    project_name: str
+
+
 class ActivityShape(TypedDict):
-    """A report: days newest first, models and keys by use."""
+    """A report: days newest first, models, keys and projects by use."""
 
     period_days: int
     total_stats: TotalShape
     daily_stats: list[DayShape]
     top_models: list[ModelShape]
     api_key_usage: list[KeyUsageShape]
+    project_usage: list[ProjectUsageShape]
     as_of: Moment
 
 
@@ -95,6 +103,8 @@ class EventShape(TypedDict):
     duration_ms: int
     first_byte_ms: int
     labels: dict[str, Any] | None
+    project_id: int | None
+    user_id: int | None
 
 
 class EventListShape(TypedDict):
@@ -105,7 +115,7 @@ class EventListShape(TypedDict):
 
 
 async def show_activity(call: Call[ProvisioningPrincipal]) -> Response:
-    """What your account used in the last days, in sum and by day, model and key.
+    """What your account used in the last days, in sum and by day, model, key and project.
 
     The report may be some minutes old: `as_of` and the header `age` say so. `fresh=true`, or
     `cache-control: no-cache`, has it made anew.
@@ -134,6 +144,8 @@ async def list_events(call: Call[ProvisioningPrincipal]) -> Response:
         model=query.name("model"),
         from_ms=query.moment("from"),
         to_ms=query.moment("to"),
+        project_id=query.id("project_id"),
+        label=query.label("label"),
     )
     limit = query.number("limit", low=1, high=pages.MAX_ITEMS, default=pages.DEFAULT_ITEMS)
     behind = _position(query.find("cursor"), list_name)
@@ -169,6 +181,10 @@ def _activity(report: Activity, *, as_of_ms: int) -> ActivityShape:
         api_key_usage=[
             KeyUsageShape(api_key_id=key_id, api_key_name=name, **_part(s))
             for key_id, name, s in report.by_key
+        ],
+        project_usage=[
+            ProjectUsageShape(project_id=project_id, project_name=name, **_part(s))
+            for project_id, name, s in report.by_project
         ],
         as_of=format_moment(as_of_ms),
     )
@@ -212,6 +228,8 @@ def _event(row: EventRow) -> EventShape:
         duration_ms=row.duration_ms,
         first_byte_ms=row.first_byte_ms,
         labels=None if row.labels is None else json.loads(row.labels),
+        project_id=row.project_id,
+        user_id=row.user_id,
     )
 
 

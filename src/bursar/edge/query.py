@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl
 
-from bursar.core import text
+from bursar.core import permissions, text
 from bursar.core.errors import Invalid, Unreadable
 from bursar.edge import fields
 
@@ -87,6 +87,14 @@ class Query:
         """Return a moment in ms, or None if it is not given; raises Invalid."""
         value = self.find(name)
         return None if value is None else fields.parse_moment(value, param=name)
+
+    def label(self, name: str) -> tuple[str, str | None] | None:
+        """Return a label's name and value, of `name=value` or `name`; raises Invalid."""
+        value = self.find(name)
+        if value is None:
+            return None
+        label, is_exact, wanted = value.partition("=")
+        return permissions.clean_label_name(label, param=name), wanted if is_exact else None
 
     def name(self, name: str) -> str | None:
         """Return a name, or None if it is not given; raises Invalid as `clean_name` does."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bursar.core.errors import Invalid
 from bursar.store import keys, usage
 from bursar.store.database import ReadTx
+from bursar.store.tenants import projects
 from bursar.store.usage import EventFilter, EventRow, Position, Sum
 
 _DAY_MS = 86_400_000
@@ -16,13 +17,14 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A report: days newest first, models and keys by use, none of them without a request."""
+    """A report: days newest first, models, keys and projects by use, none without a request."""
 
     days: int
     total: Sum
     by_day: list[tuple[int, Sum]]
     by_model: list[tuple[str, Sum]]
     by_key: list[tuple[int, str, Sum]]
+    by_project: list[tuple[int, str, Sum]]
 
 
 async def report(tx: ReadTx, *, account_id: int, days: int, now_ms: int) -> Activity:
@@ -31,16 +33,16 @@ async def report(tx: ReadTx, *, account_id: int, days: int, now_ms: int) -> Acti
     by_day = await usage.sum_by_day(tx, account_id=account_id, from_ms=from_ms)
     by_model = await usage.sum_by_model(tx, account_id=account_id, from_ms=from_ms)
     by_key = await usage.sum_by_key(tx, account_id=account_id, from_ms=from_ms)
-    names = await keys.list_names(tx, account_id=account_id)
+    by_project = await usage.sum_by_project(tx, account_id=account_id, from_ms=from_ms)
+    key_names = await keys.list_names(tx, account_id=account_id)
+    project_names = await projects.list_names(tx, account_id=account_id)
     return Activity(
         days=days,
         total=_total(list(by_day.values())),
         by_day=sorted(by_day.items(), reverse=True),
         by_model=sorted(by_model.items(), key=lambda item: (*_by_use(item[1]), item[0])),
-        by_key=[
-            (key_id, names.get(key_id, ""), sums)
-            for key_id, sums in sorted(by_key.items(), key=lambda i: (*_by_use(i[1]), i[0]))
-        ],
+        by_key=_named(by_key, key_names),
+        by_project=_named(by_project, project_names),
     )
 
 
@@ -80,6 +82,12 @@ async def count_events(tx: ReadTx, *, account_id: int, where: EventFilter) -> in
 def _check_span(where: EventFilter) -> None:
     if where.from_ms is not None and where.to_ms is not None and where.from_ms > where.to_ms:
         raise Invalid("invalid_range", "The span must not end before it begins.", param="from")
+
+
+def _named(sums: dict[int, Sum], names: dict[int, str]) -> list[tuple[int, str, Sum]]:
+    ordered = sorted(sums.items(), key=lambda item: (*_by_use(item[1]), item[0]))
+    # What belongs to nothing has the id 0 in roll-ups.
+    return [(each, names.get(each, ""), found) for each, found in ordered if each]
 
 
 def _total(sums: list[Sum]) -> Sum:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Row, Select, func, select, tuple_
 
 from bursar.store.database import ReadTx
+from bursar.store.keys import has_label
 from bursar.store.tables import usage_daily, usage_events
 
 
@@ -52,12 +53,17 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events: None is any; from `from_ms` up to but not including `to_ms`."""
+    """Which events: None is any; from `from_ms` up to but not including `to_ms`.
+
+    `label` is a name and a value, or a name alone (value None).
+    """
 
     key_id: int | None = None
     model: str | None = None
     from_ms: int | None = None
     to_ms: int | None = None
+    project_id: int | None = None
+    label: tuple[str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,12 @@ async def sum_by_key(
     return {row[0]: _sum(row) for row in rows}
 
 
+async def sum_by_project(tx: ReadTx, *, account_id: int, from_ms: int) -> dict[int, Sum]:
+    """Sum usage by project id since the day that starts at `from_ms`; 0 is of no project."""
+    rows = await tx.execute(_sums(usage_daily.c.project_id, account_id, from_ms, None))
+    return {row[0]: _sum(row) for row in rows}
+
+
 async def cost_of_models_by_day(
     tx: ReadTx, *, account_id: int, from_ms: int, days: Days, models: Sequence[str]
 ) -> dict[tuple[int, str], int]:
@@ -129,7 +141,7 @@ async def cost_of_keys_by_day(
 
 async def count_events(tx: ReadTx, *, account_id: int, where: EventFilter) -> int:
     """Return how many events of the account there are."""
-    query = select(func.count()).where(*_conditions(account_id, where))
+    query = select(func.count()).where(*_conditions(tx, account_id, where))
     return int((await tx.execute(query)).scalar_one())
 
 
@@ -170,7 +182,7 @@ async def list_events(
             event.first_byte_ms,
             event.labels,
         )
-        .where(*_conditions(account_id, where))
+        .where(*_conditions(tx, account_id, where))
         .order_by(*(order if is_oldest_first else (column.desc() for column in order)))
         .limit(limit)
         .offset(skip or None)
@@ -185,7 +197,7 @@ def _by_day(rows: Iterable[Row[*tuple[Any, ...]]]) -> dict[tuple[int, Any], int]
     return {(day_ms, part): int(nanos) for day_ms, part, nanos in rows}
 
 
-def _conditions(account_id: int, where: EventFilter) -> list[ColumnElement[bool]]:
+def _conditions(tx: ReadTx, account_id: int, where: EventFilter) -> list[ColumnElement[bool]]:
     event = usage_events.c
     found = [event.account_id == account_id]
     if where.key_id is not None:
@@ -196,6 +208,10 @@ def _conditions(account_id: int, where: EventFilter) -> list[ColumnElement[bool]
         found.append(event.at_ms >= where.from_ms)
     if where.to_ms is not None:
         found.append(event.at_ms < where.to_ms)
+    if where.project_id is not None:
+        found.append(event.project_id == where.project_id)
+    if where.label is not None:
+        found.append(has_label(tx, event.labels, where.label))
     return found
 
 

@@ -24,7 +24,7 @@ from bursar.api.keys.shapes import (
 )
 from bursar.api.limits import allowances
 from bursar.core.errors import Invalid
-from bursar.core.permissions import Environment, clean_label_name
+from bursar.core.permissions import Environment
 from bursar.core.secrets import KeyKind
 from bursar.edge import pages
 from bursar.edge.body import check
@@ -249,15 +249,6 @@ async def create_any(call: Call[OperatorPrincipal]) -> Response:
     return await carry_out(call, effect, status=201)
 
 
-def find_label(query: Query) -> tuple[str, str | None] | None:
-    """The label that is asked for, `name=value` or `name`; raises Invalid (`invalid_label`)."""
-    text = query.find("label")
-    if text is None:
-        return None
-    name, is_exact, value = text.partition("=")
-    return clean_label_name(name, param="label"), value if is_exact else None
-
-
 def _filter(query: Query) -> KeyFilter:
     environment = query.find("environment")
     if environment not in {None, *Environment}:
@@ -270,5 +261,5 @@ def _filter(query: Query) -> KeyFilter:
         user_id=query.id("user_id"),
         environment=environment,
         is_enabled=None if query.find("is_enabled") is None else is_enabled,
-        label=find_label(query),
+        label=query.label("label"),
     )

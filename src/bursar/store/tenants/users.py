@@ -41,3 +41,13 @@ async def find_role(tx: ReadTx, *, account_id: int, user_id: int) -> str | None:
         members.c.account_id == account_id, members.c.user_id == user_id
     )
     return (await tx.execute(query)).scalar_one_or_none()
+
+
+async def list_names(tx: ReadTx, *, account_id: int) -> dict[int, str]:
+    """Return the names of the account's members, by user id, for reports."""
+    query = (
+        select(users.c.id, users.c.name)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.account_id == account_id)
+    )
+    return {row.id: row.name for row in await tx.execute(query)}
