@@ -23,8 +23,9 @@ _POSITION: Final = re.compile(r"([0-9]{1,18})")
 class AlertShape(TypedDict):
     """What somebody should look at: `kind` for programs, `message` for people.
 
-    `details` has what there is to know, by kind: of `soft_limit` its `allowance`, `resource`,
-    `window`, `soft_limit` and what was `used`.
+    `details` has what there is to know, by kind. `soft_limit`: its `allowance`, `resource`,
+    `window`, `soft_limit` and what was `used`. `leaked_key`: `key_id` and `key_name`, how the
+    secret ends (`hint`), whether the key `is_disabled` now, and who said so (`source`).
     """
 
     id: int

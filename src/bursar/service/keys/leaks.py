@@ -33,6 +33,7 @@ async def report(tx: WriteTx, *, secret: str, source: str) -> LeakedRow | None:
         subject=f"key:{leaked.key_id}",
         occurrence_ms=tx.now_ms,
         body={
+            "message": _words(leaked),
             "key_id": leaked.key_id,
             "key_name": leaked.name,
             "hint": secret[-6:],
@@ -41,3 +42,10 @@ async def report(tx: WriteTx, *, secret: str, source: str) -> LeakedRow | None:
         },
     )
     return leaked
+
+
+def _words(leaked: LeakedRow) -> str:
+    found = f"A secret of key {leaked.key_id} is public."
+    if leaked.is_present:
+        return f"{found} The key is disabled: rotate it, then enable it."
+    return f"{found} It is the one before a rotation, and has ended; the key works on."
