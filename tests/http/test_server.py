@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -55,9 +56,16 @@ class Wire(asyncio.Transport):
         return [int(part[:3]) for part in self.sent.split(b"HTTP/1.1 ")[1:]]
 
 
-async def connect(during: Callable[[Protocol], None]) -> Wire:
+class Gone(Wire):
+    """One whose peer has reset the connection."""
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+
+async def connect(during: Callable[[Protocol], None], wire: Wire | None = None) -> Wire:
     """Send one call that is answered at once, and do something in the same turn of the loop."""
-    wire = Wire()
+    wire = wire or Wire()
 
     async def serve(caller: Caller) -> None:
         before = wire.sent
@@ -91,6 +99,11 @@ async def connect(during: Callable[[Protocol], None]) -> Wire:
 async def test_an_answer_leaves_before_a_refusal_of_what_follows_it() -> None:
     wire = await connect(lambda protocol: protocol.data_received(b"garbage\r\n\r\n"))
     assert wire.statuses == [200, 400]
+    assert wire.is_ended
+
+
+async def test_a_refusal_of_somebody_who_has_left_ends_their_connection() -> None:
+    wire = await connect(lambda protocol: protocol.data_received(b"garbage\r\n\r\n"), Gone())
     assert wire.is_ended
 
 

@@ -7,6 +7,7 @@ connection ends. Must not know applications.
 
 import asyncio
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -349,7 +350,9 @@ class Protocol(HttpToolsProtocol):
         self._outbox.flush()
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self.transport.write_eof()
+            with suppress(OSError):
+                # asyncio says so when the caller has gone already; uvloop does not.
+                self.transport.write_eof()
             self._timer = self.loop.call_later(self._patience.parting_s, self.transport.abort)
 
     def _stop_timer(self) -> None:
