@@ -1,0 +1,161 @@
+"""What `bursar` exports, that both faces offer the same, and that no call misses its route."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bursar
+from bursar import AsyncBursar, Bursar
+from bursar.sdk import errors
+from bursar.sdk.client import Lazy
+from bursar.sdk.faces import (
+    AsyncMethod,
+    AsyncPagedMethod,
+    AsyncResource,
+    Method,
+    PagedMethod,
+    Resource,
+)
+
+SOURCE = Path(bursar.__file__).parents[1]
+PUBLIC = """
+    UNSET AsyncBursar Bursar BursarError ConfigurationError Conflict ConnectionFailed Forbidden
+    InsufficientCredit InvalidAnswer InvalidArgument InvalidRequest MissingDependency NotFound
+    RateLimited RawResponse Refused ServerFailed StreamCut TimedOut TlsFailed Unauthenticated
+    __version__
+""".split()
+SYNC = Bursar("bpk_x", base_url="http://b")
+ASYNC = AsyncBursar("bpk_x", base_url="http://b")
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(bursar.__all__) == sorted(PUBLIC)
+    assert set(dir(bursar)) == set(PUBLIC)
+    for name in PUBLIC:
+        assert getattr(bursar, name) is not None
+    with pytest.raises(AttributeError):
+        _ = bursar.nothing
+
+
+def test_every_error_is_public_and_is_in_the_tree() -> None:
+    kinds = {
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, Exception)
+    }
+    assert kinds <= set(bursar.__all__)
+    for name in kinds:
+        assert issubclass(getattr(bursar, name), bursar.BursarError)
+
+
+def run(program: str) -> str:
+    """What a program prints that has this package and nothing else imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_importing_the_client_loads_neither_server_nor_http_library() -> None:
+    program = (
+        "import sys; from bursar import Bursar, AsyncBursar; Bursar('bpk_x').account\n"
+        "print([n for n in sys.modules if n.startswith('bursar.')])\n"
+        "print([n for n in ('sqlalchemy', 'fastapi', 'starlette', 'aiosqlite', 'structlog',"
+        " 'msgspec', 'httpx2', 'pandas', 'typer', 'rich') if n in sys.modules])"
+    )
+    ours, others = run(program).splitlines()
+    loaded = set(ast.literal_eval(ours))
+    assert {name.split(".")[1] for name in loaded} == {"sdk", "version"}
+    assert others == "[]"
+
+
+def test_importing_the_client_is_quick() -> None:
+    program = (
+        "import time; t = time.process_time(); from bursar import Bursar, AsyncBursar\n"
+        "print(time.process_time() - t)"
+    )
+    # The processor's time, and the best of several: a busy machine is not a slow import.
+    assert min(float(run(program)) for _ in range(5)) < 0.15
+
+
+# ── Parity ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def resources(client: Any) -> Iterator[tuple[str, Any]]:
+    """Every resource of a client, those within others too."""
+    for name, value in inspect.getmembers_static(type(client)):
+        if isinstance(value, Lazy):
+            found = getattr(client, name)
+            yield name, found
+            for inner, each in inspect.getmembers_static(type(found)):
+                if isinstance(each, property):
+                    within = getattr(found, inner)
+                    if isinstance(within, Resource | AsyncResource):
+                        yield f"{name}.{inner}", within
+
+
+def methods(resource: Any) -> dict[str, Any]:
+    """The methods of a resource by name."""
+    kinds = (Method, AsyncMethod, PagedMethod, AsyncPagedMethod)
+    found = {name: getattr(resource, name) for name in dir(resource) if not name.startswith("_")}
+    return {name: value for name, value in found.items() if isinstance(value, kinds)}
+
+
+PAIRS = list(zip(resources(SYNC), resources(ASYNC), strict=True))
+
+
+def test_there_are_as_many_resources_as_files() -> None:
+    files = {path.stem for path in (SOURCE / "bursar/sdk/resources").glob("[a-z]*.py")}
+    assert {name.partition(".")[0] for (name, _), _ in PAIRS} == files
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda pair: pair[0])
+def test_both_faces_offer_the_same(one: tuple[str, Any], other: tuple[str, Any]) -> None:
+    assert one[0] == other[0]
+    blocking, awaited = methods(one[1]), methods(other[1])
+    assert blocking.keys() == awaited.keys()
+    assert isinstance(one[1], Resource)
+    assert isinstance(other[1], AsyncResource)
+    for name, method in blocking.items():
+        twin = awaited[name]
+        assert method._describe is twin._describe, "a call is described once"
+        assert inspect.signature(method) == inspect.signature(twin)
+        assert isinstance(method, PagedMethod) == isinstance(twin, AsyncPagedMethod)
+
+
+def test_chat_has_the_same_parameters_on_both_faces() -> None:
+    for name in ("__call__", "with_raw_response"):
+        faces = (type(SYNC.chat.complete), type(ASYNC.chat.complete))
+        one, other = (inspect.signature(getattr(face, name)).parameters for face in faces)
+        assert one == other
+
+
+def test_both_clients_take_the_same_arguments() -> None:
+    one, other = (inspect.signature(kind).parameters for kind in (Bursar, AsyncBursar))
+    assert list(one) == list(other)
+    public = {name for name in dir(Bursar) if not name.startswith("_")}
+    assert public == {name for name in dir(AsyncBursar) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("resource", [one for one, _ in PAIRS], ids=lambda pair: pair[0])
+def test_every_method_is_described_and_typed(resource: tuple[str, Any]) -> None:
+    for name, method in methods(resource[1]).items():
+        assert method.__doc__, name
+        assert method.__name__ == method._describe.__name__.removeprefix("_")
+        signature = inspect.signature(method)
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not inspect.Parameter.empty, (name, parameter)
+        assert signature.return_annotation is not inspect.Signature.empty
+        assert repr(method) == f"<method {type(resource[1]).__name__}.{method.__name__}>"
