@@ -156,6 +156,14 @@ async def test_the_tightest_limit_of_each_kind_is_shown_and_all_of_them_are_list
     }
 
 
+async def test_of_many_limits_those_are_listed_of_which_the_least_is_left() -> None:
+    many = [slot(f"key:3/requests/day/m{number}", 100, number) for number in range(40)]
+    found = fields(*many[::2], *many[1::2])
+    tightest = {f"key:3/requests/day/m{number}" for number in range(24, 40)}
+    assert parsed(found["ratelimit"]).keys() == parsed(found["ratelimit-policy"]).keys() == tightest
+    assert found["x-ratelimit-remaining-requests"] == "61"
+
+
 async def test_of_two_that_are_as_tight_the_one_that_resets_later_is_shown() -> None:
     found = fields(slot("key:3/requests/minute", 5), slot("account/requests/hour", 9, 4))
     assert found["x-ratelimit-reset-requests"] == "3570"

@@ -14,6 +14,8 @@ from bursar.worker.purse import CONCURRENCY, COST, REQUESTS, TOKENS, Slot
 
 _SHOWN: Final = ((REQUESTS, b"requests"), (TOKENS, b"tokens"))
 _UNITS: Final = {REQUESTS: "", TOKENS: ';qu="tokens"', CONCURRENCY: ';qu="concurrent-requests"'}
+# Clients and proxies bound what a head may have: the tightest limits are listed.
+MOST_LISTED: Final = 16
 # The largest number that a structured field can have.
 _MOST: Final = 999_999_999_999_999
 
@@ -42,13 +44,23 @@ def _fields(slots: Sequence[Slot], now_ms: int) -> Headers:
             numbers = (tightest.limit or 0, _left(tightest, now_ms), _reset_s(tightest, now_ms))
             for name, number in zip((b"limit", b"remaining", b"reset"), numbers, strict=True):
                 found.append((b"x-ratelimit-%b-%b" % (name, kind), b"%d" % number))
-    if slots:
-        found.append((b"ratelimit-policy", _list(_policy(slot) for slot in slots)))
+    listed = _tightest(slots, now_ms)
+    if listed:
+        found.append((b"ratelimit-policy", _list(_policy(slot) for slot in listed)))
     # Of calls at once nobody can say what is left: other workers' are not known here.
-    counted = [slot for slot in slots if slot.index != CONCURRENCY]
+    counted = [slot for slot in listed if slot.index != CONCURRENCY]
     if counted:
         found.append((b"ratelimit", _list(_state(slot, now_ms) for slot in counted)))
     return found
+
+
+def _tightest(slots: Sequence[Slot], now_ms: int) -> Sequence[Slot]:
+    """Those of which the smallest part is left, in their order, as many as are listed."""
+    if len(slots) <= MOST_LISTED:
+        return slots
+    parts = [_left(slot, now_ms) * _MOST // max(1, slot.limit or 0) for slot in slots]
+    order = sorted(range(len(slots)), key=parts.__getitem__)
+    return [slots[position] for position in sorted(order[:MOST_LISTED])]
 
 
 def _is_shown(slot: Slot) -> bool:
