@@ -7,10 +7,12 @@ from sqlalchemy import func, select
 
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.store.database import Database, ReadTx
+from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
 from bursar.store.plane.leases import Want
 from bursar.store.tables import leases as lease_rows
 from bursar.store.tables import transfers, usage_daily, usage_events, usage_hourly
+from tests.databases import Clock
 from tests.factories import KEY_LIMIT, WALLET, charge, move, open_account
 
 
@@ -221,3 +223,57 @@ async def test_a_dead_workers_leases_all_come_back(database: Database) -> None:
     assert (await allowance(database, KEY_LIMIT)).leased == 0
     async with database.read() as tx:
         assert await count(tx, lease_rows) == 0
+
+
+async def test_leases_of_windows_that_ended_long_ago_are_forgotten_and_no_others(
+    database: Database, clock: Clock
+) -> None:
+    worker_id = await prepare(database, key_limit_nanos=500)
+    minute = AllowanceRef(WALLET.account_id, "account", "requests", "minute")
+    async with database.write() as tx:
+        await allowances.insert_allowance(tx, ref=minute, limit=100)
+    began_ms = clock() - clock() % 60_000
+    await take(database, worker_id, 5)
+    for number in range(4):
+        assert await take(database, worker_id, 7, ref=minute, start_ms=began_ms + number * 60_000)
+    clock.advance(3_600_000 + 60_000)
+    async with database.write() as tx:
+        assert await leases.delete_ended(tx) == 1
+        assert await leases.delete_ended(tx) == 0
+    clock.advance(86_400_000)
+    async with database.write() as tx:
+        assert await leases.delete_ended(tx) == 2
+    async with database.read() as tx:
+        left = {row.scope: row.amount for row in await tx.execute(select(lease_rows))}
+    # The one that its allowance still stands in can be returned.
+    assert left == {"wallet": 5, "account": 7}
+    row = await allowance(database, minute)
+    assert (row.leased, row.window_start_ms) == (7, began_ms + 3 * 60_000)
+
+
+async def test_a_call_that_outlasts_its_windows_lease_is_charged_all_the_same(
+    database: Database, clock: Clock
+) -> None:
+    worker_id = await prepare(database, key_limit_nanos=500)
+    start_ms = clock() - clock() % 60_000
+    minute = AllowanceRef(WALLET.account_id, "account", "cost", "minute")
+    async with database.write() as tx:
+        await allowances.insert_allowance(tx, ref=minute, limit=100)
+    await take(database, worker_id, 50)
+    for number in (0, 1):
+        await take(database, worker_id, 50, ref=minute, start_ms=start_ms + number * 60_000)
+    clock.advance(10 * 3_600_000)
+    async with database.write() as tx:
+        assert await leases.delete_ended(tx) == 1
+    both = [
+        move(WALLET, from_lease=50, used=50),
+        move(minute, from_lease=50, used=50, start_ms=start_ms),
+    ]
+    late = charge(1, 50, moves=both)
+    with pytest.raises(settlement.NotCovered):
+        async with database.write() as tx:
+            await settlement.settle(tx, worker_id=worker_id, charges=[late])
+    async with database.write() as tx:
+        assert await settlement.settle_one(tx, worker_id=worker_id, charge=late) == (True, 0)
+    assert (await allowance(database)).used == 50
+    assert (await allowance(database, minute)).used == 0

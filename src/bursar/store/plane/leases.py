@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, delete, exists, func, or_, select, tuple_
 
 from bursar.core import allowances as rules
 from bursar.core import windows
@@ -19,11 +19,23 @@ from bursar.core.windows import Window
 from bursar.store.database import POSTGRESQL, Change, WriteTx
 from bursar.store.plane import statements, workers
 from bursar.store.plane.zones import CALENDAR
-from bursar.store.tables import accounts, leases
+from bursar.store.tables import accounts, allowances, leases
 from bursar.store.tables import workers as worker_rows
 
 # The change feed's topic for "a worker is short of this allowance, and others have leases of it".
 WANTED: Final = "wanted"
+_REF_COLUMNS: Final = ("account_id", "scope", "resource", "window_name", "model")
+# How long a window lasts at most, and how long calls that began in it may go on.
+_DAY_MS: Final = 86_400_000
+_LONGEST_MS: Final = {
+    Window.MINUTE: 60_000,
+    Window.HOUR: 3_600_000,
+    Window.DAY: 2 * _DAY_MS,
+    Window.WEEK: 8 * _DAY_MS,
+    Window.MONTH: 32 * _DAY_MS,
+}
+_LATE_MS: Final = 3_600_000
+_MOST_DELETED: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,26 @@ async def release_all(tx: WriteTx, *, worker_id: int) -> int:
     await _return(tx, worker_id=worker_id, returns=held)
     await tx.driver(_text(tx, statements.DELETE_LEASES), (worker_id,))
     return len(held)
+
+
+async def delete_ended(tx: WriteTx) -> int:
+    """Forget leases of windows that their allowances have left an hour ago; how many, at most 5000.
+
+    Nobody can spend them any more. What a call in flight for longer still has of one is settled
+    without it.
+    """
+    c = leases.c
+    has_ended = [
+        and_(c.window_name == window, c.window_start_ms < tx.now_ms - longest_ms - _LATE_MS)
+        for window, longest_ms in _LONGEST_MS.items()
+    ]
+    has_moved = exists().where(
+        *(allowances.c[name] == c[name] for name in _REF_COLUMNS),
+        allowances.c.window_start_ms > c.window_start_ms,
+    )
+    key = tuple(leases.primary_key)
+    ended = select(*key).where(or_(*has_ended), has_moved).limit(_MOST_DELETED)
+    return (await tx.execute(delete(leases).where(tuple_(*key).in_(ended)))).rowcount
 
 
 async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
