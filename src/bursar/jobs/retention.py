@@ -12,6 +12,7 @@ from bursar.store import changes, idempotency
 from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.limits import refusals
 from bursar.store.migrations import partitions
+from bursar.store.plane import leases
 
 _log = structlog.get_logger("bursar.retention")
 _EVERY_S = 3_600.0
@@ -31,13 +32,18 @@ async def run(database: Database, *, limit_log_days: int) -> None:
 async def tidy(database: Database, *, limit_log_days: int) -> None:
     """Make the next months' partitions; forget yesterday's feed lines and idempotency records.
 
-    And refusals by limits that are older than `limit_log_days`.
+    And leases of windows that have ended, and refusals by limits that are older than
+    `limit_log_days`.
     """
     async with database.write() as tx:
         await partitions.ensure(tx, now_ms=tx.now_ms)
     async with database.write() as tx:
         await idempotency.delete_before(tx, at_ms=tx.now_ms - _DAY_MS)
         await changes.delete_before(tx, at_ms=tx.now_ms - _DAY_MS)
+    while True:
+        async with database.write() as tx:
+            if not await leases.delete_ended(tx):
+                break
     # In many transactions: each holds SQLite's one write lock only for a moment.
     while True:
         async with database.write() as tx:
