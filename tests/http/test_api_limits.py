@@ -104,6 +104,12 @@ async def test_several_limits_of_one_scope_stand_side_by_side(api: Api, database
     assert len(await names(api, "?scope=key:3&model=gpt-4o-mini")) == 5
     seen = await api.get("/v1/key", caller=INFERENCE)
     assert len(seen["limits"]) == 5
+    paged, cursor = [], ""
+    while cursor is not None:
+        page = await api.get(f"{LIMITS}?limit=2{cursor and '&cursor=' + cursor}")
+        paged += [limit["name"] for limit in page["limits"]]
+        cursor = page["next_cursor"]
+    assert paged == await names(api)
 
 
 async def test_setting_a_limit_again_never_resets_what_is_used(
@@ -248,7 +254,7 @@ async def test_another_accounts_scopes_answer_as_unknown_ones(api: Api, database
         assert answers[:3] == answers[3:]
         assert {status for status, _ in answers} == {404}
     seen = await api.get(f"{LIMITS}?scope=account", caller=stranger)
-    assert seen == {"limits": []}
+    assert seen == {"limits": [], "next_cursor": None}
     assert account_id == 2
 
 
@@ -271,6 +277,8 @@ NO_QUERIES = (
     ("GET", "?model=", "invalid_name"),
     ("GET", "?scope=key:3&scope=key:3", "duplicate_parameter"),
     ("GET", "?window=day", "unknown_field"),
+    ("GET", "?limit=1001", "invalid_value"),
+    ("GET", "?cursor=bGltaXRz", "invalid_cursor"),
     ("DELETE", "", "missing_field"),
     ("DELETE", "?scope=key:3&resource=cost", "missing_field"),
     ("DELETE", "?scope=key:3&resource=requests&window=lifetime", "invalid_window"),

@@ -93,7 +93,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         _LIMITS,
         allowances.list_limits,
         allowances.LimitListShape,
-        query=("scope", "resource", "model"),
+        query=("scope", "resource", "model", *_PAGE),
     ),
     provisioning(
         "PUT", _LIMITS, allowances.set_limit, allowances.LimitShape, body=allowances.LimitFields

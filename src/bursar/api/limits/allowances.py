@@ -4,6 +4,9 @@ Owns their shape: figures of cost are USD as text, all others are whole numbers.
 limit works.
 """
 
+import re
+from typing import Final
+
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -11,6 +14,7 @@ from bursar.api.limits import amounts
 from bursar.api.limits.amounts import UNITS, Amount, AmountIn
 from bursar.core.allowances import Resource
 from bursar.core.errors import Invalid
+from bursar.edge import pages
 from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, reply
 from bursar.edge.fields import Moment, format_moment
@@ -19,6 +23,8 @@ from bursar.service.access import ProvisioningPrincipal
 from bursar.service.limits import allowances, rules
 from bursar.service.limits.allowances import Filter, Limit
 from bursar.store.database import WriteTx
+
+_POSITION: Final = re.compile(r"([\x21-\x7e]{1,350})")
 
 
 class LimitShape(TypedDict):
@@ -47,9 +53,10 @@ class LimitShape(TypedDict):
 
 
 class LimitListShape(TypedDict):
-    """Limits of an account."""
+    """A page of limits, sorted by name; `next_cursor` is null on the last one."""
 
     limits: list[LimitShape]
+    next_cursor: str | None
 
 
 class LimitFields(Model):
@@ -73,7 +80,12 @@ async def list_limits(call: Call[ProvisioningPrincipal]) -> Response:
     that count calls of a model. What your plan gives to keys, users and projects is shown where it
     has been used, and for the scope that is asked for.
     """
-    query = call.query
+    account_id, query = call.caller.account_id, call.query
+    list_name = f"limits {account_id}"
+    most = query.number("limit", low=1, high=pages.MAX_ITEMS, default=pages.MAX_ITEMS)
+    cursor, behind = query.find("cursor"), ""
+    if cursor is not None:
+        (behind,) = pages.read(cursor, list_name, form=_POSITION)
     scope, resource = query.find("scope"), query.find("resource")
     where = Filter(
         scope=None if scope is None else rules.parse_scope(scope),
@@ -82,10 +94,15 @@ async def list_limits(call: Call[ProvisioningPrincipal]) -> Response:
     )
     await call.plane.database.catch_up()
     async with call.plane.database.read() as tx:
-        limits = await allowances.list_limits(
-            tx, account_id=call.caller.account_id, now_ms=call.plane.now_ms(), where=where
+        found = await allowances.list_limits(
+            tx, account_id=account_id, now_ms=call.plane.now_ms(), where=where
         )
-    return reply(LimitListShape(limits=[shape(limit) for limit in limits]))
+    rest = [limit for limit in found if limit.allowance.ref.name > behind]
+    page = rest[:most]
+    next_cursor = None
+    if len(rest) > most:
+        next_cursor = pages.write(list_name, page[-1].allowance.ref.name)
+    return reply(LimitListShape(limits=[shape(each) for each in page], next_cursor=next_cursor))
 
 
 async def set_limit(call: Call[ProvisioningPrincipal]) -> Response:
