@@ -96,6 +96,7 @@ async def test_several_limits_of_one_scope_stand_side_by_side(api: Api, database
         "wallet/cost/lifetime",
     ]
     assert await names(api, "?scope=user:1") == ["user:1/concurrency/lifetime"]
+    assert await names(api, "?scope=wallet") == ["wallet/cost/lifetime"]
     assert await names(api, "?resource=tokens") == [
         "account/tokens/day",
         "key:3/tokens/hour/gpt-4o*",
@@ -272,7 +273,7 @@ async def test_a_scope_has_only_so_many_limits(api: Api) -> None:
 
 
 NO_QUERIES = (
-    ("GET", "?scope=wallet", "invalid_scope"),
+    ("GET", "?scope=wallet:1", "invalid_scope"),
     ("GET", "?resource=money", "invalid_value"),
     ("GET", "?model=", "invalid_name"),
     ("GET", "?scope=key:3&scope=key:3", "duplicate_parameter"),

@@ -88,7 +88,7 @@ async def list_limits(call: Call[ProvisioningPrincipal]) -> Response:
         (behind,) = pages.read(cursor, list_name, form=_POSITION)
     scope, resource = query.find("scope"), query.find("resource")
     where = Filter(
-        scope=None if scope is None else rules.parse_scope(scope),
+        scope=None if scope is None else rules.parse_shown_scope(scope),
         resource=None if resource is None else rules.parse_resource(resource),
         model=query.name("model"),
     )

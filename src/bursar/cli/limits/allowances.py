@@ -71,7 +71,7 @@ def list_limits(
         from bursar.service.limits.allowances import Filter
 
         where = Filter(
-            scope=None if scope is None else rules.parse_scope(scope),
+            scope=None if scope is None else rules.parse_shown_scope(scope),
             resource=None if resource is None else rules.parse_resource(resource),
             model=model,
         )

@@ -16,6 +16,7 @@ from bursar.core.money import MAX_NANOS
 from bursar.core.windows import Window
 
 ACCOUNT: Final = "account"
+WALLET: Final = "wallet"
 KINDS: Final = (ACCOUNT, "project", "user", "key")
 _SHORT: Final = tuple(window for window in Window if window is not Window.LIFETIME)
 # Calls at once are held and never used, so they know no windows.
@@ -33,7 +34,7 @@ _MOST_ID: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a limit is for; `id` is 0 for the account itself."""
+    """What a limit is for; `id` is 0 for the account itself and for its wallet."""
 
     kind: str
     id: int
@@ -41,7 +42,7 @@ class Scope:
     @property
     def name(self) -> str:
         """As allowances are named by it: "account", "key:12"."""
-        return self.kind if self.kind == ACCOUNT else f"{self.kind}:{self.id}"
+        return f"{self.kind}:{self.id}" if self.id else self.kind
 
 
 def parse_scope(text: str) -> Scope:
@@ -53,6 +54,11 @@ def parse_scope(text: str) -> Scope:
         message = 'A scope is "account", or "project:", "user:" or "key:" and an id.'
         raise Invalid("invalid_scope", message, param="scope")
     return Scope(match[1], int(match[2]))
+
+
+def parse_shown_scope(text: str) -> Scope:
+    """Return a scope to look at: the wallet too, which nobody sets; raises Invalid likewise."""
+    return Scope(WALLET, 0) if text == WALLET else parse_scope(text)
 
 
 def parse_kind(text: str) -> str:
