@@ -138,7 +138,7 @@ async def test_limits_are_set_seen_explained_and_lifted(
     assert isinstance(calls.limit, int)
 
     await face.do(caller.chat.complete, model=MODEL, messages=HELLO)
-    listed = await face.do(client.limits.list, scope="key:3", resource="requests")
+    listed = await face.all(client.limits.list(scope="key:3", resource="requests"))
     assert [(limit.name, limit.used, limit.left) for limit in listed] == [(calls.name, 1, 0)]
     told = await face.do(client.limits.explain, key_id=3, model=MODEL, prompt_tokens=10)
     assert (told.verdict.is_allowed, told.verdict.status, told.verdict.limit) == (
@@ -291,3 +291,37 @@ async def test_labels_of_a_call_reach_its_event(face: Face, client: Bursar, hous
     event = await face.do(client.usage.events().first)
     assert event is not None
     assert event.labels == labels
+
+
+async def test_projects_group_keys_and_what_they_use(
+    face: Face, client: Bursar, house: House
+) -> None:
+    made = await face.do(client.projects.create, "Search", labels={"team": "search"})
+    key = await face.do(client.api_keys.create, "of the project", project_id=made.id)
+    own = face.client(key.key, base_url=house.url)
+    answer = await face.do(own.chat.complete, model=MODEL, messages=HELLO)
+    for group_by, group in (("project", made.id), ("label:team", "search"), ("key", key.id)):
+        summary = await face.do(client.usage.summary, group_by=group_by)
+        assert [(each.group, each.total_cost) for each in summary.groups] == [(group, answer.cost)]
+        assert summary.total.total_cost == answer.cost
+    [event] = await face.all(client.usage.events(project_id=made.id, label="team=search"))
+    assert (event.project_id, event.labels) == (made.id, {"team": "search"})
+    report = await face.do(client.usage.activity, fresh=True)
+    assert [each.project_name for each in report.project_usage] == ["Search"]
+
+    await face.do(
+        client.limits.set, scope=f"project:{made.id}", resource="tokens", window="day", limit=9
+    )
+    seen = await face.do(client.projects.get, made.id)
+    assert [limit.limit for limit in seen.limits] == [9]
+    renamed = await face.do(client.projects.update, made.id, name="Find", labels=None)
+    assert (renamed.name, renamed.labels) == ("Find", {})
+    members = await face.do(client.projects.add_member, made.id, user_id=1)
+    assert members == await face.do(client.projects.list_members, made.id)
+    assert [member.user_id for member in members] == [1]
+    await face.do(client.projects.remove_member, made.id, user_id=1)
+    with pytest.raises(Conflict):
+        await face.do(client.projects.delete, made.id)
+    await face.do(client.api_keys.delete, key.id)
+    await face.do(client.projects.delete, made.id)
+    assert await face.all(client.projects.list()) == []

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.limits import AsyncLimits, Limits
     from bursar.sdk.resources.models import AsyncModels, Models
     from bursar.sdk.resources.operator import AsyncOperator, Operator
+    from bursar.sdk.resources.projects import AsyncProjects, Projects
     from bursar.sdk.resources.usage import AsyncUsage, Usage
 
 R = TypeVar("R")
@@ -77,6 +78,7 @@ class Bursar:
     limits: "Lazy[Limits]" = Lazy("limits", "Limits")
     models: "Lazy[Models]" = Lazy("models", "Models")
     operator: "Lazy[Operator]" = Lazy("operator", "Operator")
+    projects: "Lazy[Projects]" = Lazy("projects", "Projects")
     usage: "Lazy[Usage]" = Lazy("usage", "Usage")
 
     def __init__(
@@ -138,6 +140,7 @@ class AsyncBursar:
     limits: "Lazy[AsyncLimits]" = Lazy("limits", "AsyncLimits")
     models: "Lazy[AsyncModels]" = Lazy("models", "AsyncModels")
     operator: "Lazy[AsyncOperator]" = Lazy("operator", "AsyncOperator")
+    projects: "Lazy[AsyncProjects]" = Lazy("projects", "AsyncProjects")
     usage: "Lazy[AsyncUsage]" = Lazy("usage", "AsyncUsage")
 
     def __init__(

@@ -74,7 +74,7 @@ def _list(
     label: str | None = None,
     page_size: int | None = None,
 ) -> Call[Page[ApiKey]]:
-    """Your account's keys, oldest first; `q` is searched for in names, `label` is `name:value`."""
+    """Your account's keys, oldest first; `q` is searched for in names, `label` is `name=value`."""
     query = {
         "q": q,
         "project_id": project_id,

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
-from bursar.sdk.results import Listing, Moment, Result, Usd
+from bursar.sdk.results import Moment, Result, Usd
 from bursar.sdk.values import UsdIn
 
 
@@ -112,15 +112,19 @@ def amount_text(amount: UsdIn | None, *, resource: str) -> object:
 
 
 def _list(
-    *, scope: str | None = None, resource: str | None = None, model: str | None = None
-) -> Call[Listing[Limit]]:
+    *,
+    scope: str | None = None,
+    resource: str | None = None,
+    model: str | None = None,
+    page_size: int | None = None,
+) -> Call[Page[Limit]]:
     """Your account's limits, with what is used and left.
 
     A `scope` is `wallet`, `account`, `project:9`, `user:5` or `key:12`; a `resource` `cost`,
     `requests`, `tokens` or `concurrency`; `model` asks for what counts calls of that model.
     """
-    query = {"scope": scope, "resource": resource, "model": model}
-    return Call("GET", "/v1/account/limits", results.read_list(Limit, "limits"), query)
+    query = {"scope": scope, "resource": resource, "model": model, "limit": page_size}
+    return Call("GET", "/v1/account/limits", results.read_page(Limit, "limits"), query)
 
 
 def _set(
@@ -202,7 +206,7 @@ def _explain(
 class Limits(Resource):
     """Limits."""
 
-    list = sync(_list)
+    list = sync_pages(_list)
     set = sync(_set)
     remove = sync(_remove)
     log = sync_pages(_log)
@@ -212,7 +216,7 @@ class Limits(Resource):
 class AsyncLimits(AsyncResource):
     """Limits."""
 
-    list = awaited(_list)
+    list = awaited_pages(_list)
     set = awaited(_set)
     remove = awaited(_remove)
     log = awaited_pages(_log)
