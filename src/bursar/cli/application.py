@@ -16,6 +16,7 @@ import bursar.cli.prices
 import bursar.cli.tenants.accounts
 import bursar.cli.tenants.credit
 import bursar.cli.tenants.keys
+import bursar.cli.tenants.projects
 from bursar import __version__
 from bursar.cli.backup import backup, restore
 from bursar.cli.doctor import doctor
@@ -47,6 +48,7 @@ _GROUPS: Final = (
     ("limits", bursar.cli.limits.allowances),
     ("plans", bursar.cli.limits.plans),
     ("prices", bursar.cli.prices),
+    ("projects", bursar.cli.tenants.projects),
 )
 
 DataDir = Annotated[

@@ -8,41 +8,43 @@ from the command line, where other users of the machine could read it. Must not 
 import secrets
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from bursar.cli import output
 from bursar.cli.session import MAX_ID, Session
-from bursar.core.errors import Invalid
-from bursar.core.money import format_usd, parse_usd
+from bursar.cli.tenants import key_options
+from bursar.cli.tenants.key_options import (
+    AccountOption,
+    Description,
+    Endpoints,
+    Expiry,
+    KeyId,
+    LabelNames,
+    Labels,
+    Liftable,
+    Limit,
+    Models,
+    Networks,
+    Project,
+)
+from bursar.core.money import parse_usd
+from bursar.core.permissions import Environment
 from bursar.core.secrets import KeyKind
 
 if TYPE_CHECKING:
     from bursar.service.keys import NewKey
+    from bursar.service.keys.views import KeyView
     from bursar.store.database import Database, WriteTx
     from bursar.store.keys import KeyRow
 
-HELP: Final = "Make, list, change and delete API keys."
-_COLUMNS: Final = ("id", "name", "secret", "is_enabled", "credit_limit", "expires_at")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-KeyId = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The key's id.")]
-AccountOption = Annotated[
-    int,
-    typer.Option(
-        "--account", metavar="ID", min=1, max=MAX_ID, help="The account that it belongs to."
-    ),
-]
-Expiry = Annotated[
-    str | None,
-    typer.Option("--expires", metavar="MOMENT", help="When it ends: 2027-01-31T12:00:00Z."),
-]
-Limit = Annotated[
-    str | None,
-    typer.Option("--limit", metavar="USD", help="The most that it may ever spend."),
-]
+HELP: Final = "Make, list, change, rotate and delete API keys."
+_COLUMNS: Final = (
+    *("id", "name", "secret", "is_enabled", "environment", "project_id", "credit_limit"),
+    *("spent_7_days", "last_used_at", "expires_at"),
+)
+_SHOWN_ONCE: Final = "This is the only time that the secret is shown."
 
 
 def create(
@@ -57,12 +59,29 @@ def create(
     ] = KeyKind.INFERENCE,
     limit: Limit = None,
     expires: Expiry = None,
+    user: Annotated[
+        int | None,
+        typer.Option("--user", metavar="ID", min=1, max=MAX_ID, help="Whom it acts for."),
+    ] = None,
+    project: Project = None,
+    environment: Annotated[
+        Environment, typer.Option(help="A test key reaches only the sandbox.")
+    ] = Environment.LIVE,
+    description: Description = None,
+    label: Labels = None,
+    allow_label: LabelNames = None,
+    model: Models = None,
+    endpoint: Endpoints = None,
+    network: Networks = None,
 ) -> None:
     """Make a key. Its secret is printed now and never again.
+
+    What a provisioning key may reach bounds the keys that it makes.
 
     \b
     bursar keys create --name laptop --limit 5.00
     bursar keys create --name ci --account 7 --expires 2027-01-31T12:00:00Z --json
+    bursar keys create --name search --model 'gpt-4*' --network 203.0.113.0/24 --label team=search
     bursar keys create --name rescue --kind operator
     """
     if kind is not KeyKind.INFERENCE and limit is not None:
@@ -78,38 +97,78 @@ def create(
         return await keys.create(
             tx,
             account_id=OPERATOR_ACCOUNT_ID if is_operator else account,
-            user_id=None,
+            user_id=user,
             name=name,
             random_bytes=secrets.token_bytes,
             kind=kind,
             credit_limit_nanos=limit_nanos,
             expires_ms=expires_ms,
+            settings=settings,
         )
 
     limit_nanos = None if limit is None else parse_usd(limit)
-    expires_ms = None if expires is None else _parse_moment(expires)
-    made = session.change(work)
-    output.say("This is the only time that the secret is shown.")
-    session.out.show({**_shape(made.key), "secret": made.secret})
+    expires_ms = None if expires is None else key_options.parse_moment(expires)
+    settings = key_options.settings(
+        project=project,
+        environment=environment,
+        description=description,
+        labels=label,
+        label_names=allow_label,
+        models=model,
+        endpoints=endpoint,
+        networks=network,
+    )
+    _show_new(session, session.change(work))
 
 
-def list_keys(session: Session, account: AccountOption = 1) -> None:
+def list_keys(
+    session: Session,
+    account: AccountOption = 1,
+    search: Annotated[
+        str | None, typer.Option(help="Part of a name or description, or a secret's last six.")
+    ] = None,
+    project: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=MAX_ID, help="Only of this project.")
+    ] = None,
+    environment: Annotated[
+        Environment | None, typer.Option(help="Only of this environment.")
+    ] = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Only those that are so.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME[=VALUE]", help="Only those with this label.")
+    ] = None,
+) -> None:
     """List an account's inference keys, oldest first.
 
     \b
     bursar keys list
     bursar keys list --account 7 --json
+    bursar keys list --search laptop --enabled --label team=search
     """
 
-    async def work(database: "Database") -> list["KeyRow"]:
+    async def work(database: "Database") -> list["KeyView"]:
         from bursar.service import accounts, keys
+        from bursar.service.keys import views
+        from bursar.store.keys import KeyFilter
 
+        name, is_exact, value = (label or "").partition("=")
+        where = KeyFilter(
+            text=search,
+            project_id=project,
+            environment=environment,
+            is_enabled=enabled,
+            label=None if label is None else (name, value if is_exact else None),
+        )
         async with database.read() as tx:
             await accounts.get(tx, account_id=account)
-            return await keys.list_keys(tx, account_id=account)
+            rows = await keys.list_keys(tx, account_id=account, where=where)
+            now_ms = database.clock_ms()
+            return await views.view(tx, account_id=account, rows=rows, now_ms=now_ms)
 
-    rows = [_shape(row) for row in session.run(work)]
-    session.out.show_list("keys", rows, columns=_COLUMNS, empty="The account has no keys.")
+    rows = [key_options.view_shape(view) for view in session.run(work)]
+    session.out.show_list("keys", rows, columns=_COLUMNS, empty="There are no such keys.")
 
 
 def show(session: Session, key_id: KeyId, account: AccountOption = 1) -> None:
@@ -119,21 +178,15 @@ def show(session: Session, key_id: KeyId, account: AccountOption = 1) -> None:
     bursar keys show 3
     """
 
-    async def work(database: "Database") -> tuple["KeyRow", int]:
+    async def work(database: "Database") -> "KeyView":
         from bursar.service import keys
-        from bursar.service.limits import allowances
+        from bursar.service.keys import views
 
         async with database.read() as tx:
             row = await keys.get(tx, account_id=account, key_id=key_id)
-            limits = await allowances.list_key_limits(
-                tx, account_id=account, key_id=key_id, now_ms=database.clock_ms()
-            )
-            own = f"key:{key_id}/cost/lifetime"
-            used = sum(each.allowance.used for each in limits if each.allowance.ref.name == own)
-            return row, used
+            return await views.view_one(tx, row=row, now_ms=database.clock_ms())
 
-    row, used_nanos = session.run(work)
-    session.out.show({**_shape(row), "used": format_usd(used_nanos)})
+    session.out.show(key_options.view_shape(session.run(work)))
 
 
 def update(
@@ -148,33 +201,90 @@ def update(
     no_limit: Annotated[bool, typer.Option("--no-limit", help="Lift its limit.")] = False,
     expires: Expiry = None,
     no_expiry: Annotated[bool, typer.Option("--no-expiry", help="Let it never end.")] = False,
+    project: Project = None,
+    description: Description = None,
+    label: Labels = None,
+    allow_label: LabelNames = None,
+    model: Models = None,
+    endpoint: Endpoints = None,
+    network: Networks = None,
+    lift: Annotated[
+        list[Liftable] | None, typer.Option(help="What shall be gone; repeatable.")
+    ] = None,
 ) -> None:
     """Change a key. What is not named stays as it is; workers follow within a second.
+
+    A list that is named takes the place of the one before.
 
     \b
     bursar keys update 3 --disable
     bursar keys update 3 --limit 20.00 --name "CI of the shop"
+    bursar keys update 3 --model 'gpt-4*' --model sandbox/echo --lift networks
     """
     if (no_limit and limit is not None) or (no_expiry and expires is not None):
         raise typer.BadParameter("A limit (or an expiry) is either set or lifted.")
-    if (name, enable, limit, expires) == (None,) * 4 and not (no_limit or no_expiry):
+    given: dict[str, Any] = {
+        "project_id": project,
+        "labels": key_options.parse_labels(label) or None,
+        "label_names": allow_label,
+        "models": model,
+        "endpoints": endpoint,
+        "networks": network,
+    }
+    changes = {field: value for field, value in given.items() if value}
+    for each in lift or ():
+        field = "project_id" if each is Liftable.PROJECT else each.replace("-", "_")
+        if field in changes:
+            raise typer.BadParameter("It is either set or lifted.")
+        changes[field] = None
+    changes |= {"name": name, "description": description, "is_enabled": enable}
+    if limit is not None or no_limit:
+        changes["credit_limit_nanos"] = None if limit is None else parse_usd(limit)
+    if expires is not None or no_expiry:
+        changes["expires_ms"] = None if expires is None else key_options.parse_moment(expires)
+    if set(changes) == {"name", "description", "is_enabled"} and set(changes.values()) == {None}:
         raise typer.BadParameter("Say what to change.")
 
     async def work(tx: "WriteTx") -> "KeyRow":
         from bursar.service import keys
-        from bursar.service.keys import UNCHANGED, KeyChange
+        from bursar.service.keys import KeyChange
 
-        change = KeyChange(
-            name=name,
-            is_enabled=enable,
-            credit_limit_nanos=limit_nanos if no_limit or limit is not None else UNCHANGED,
-            expires_ms=expires_ms if no_expiry or expires is not None else UNCHANGED,
-        )
+        change = KeyChange(**changes)
         return await keys.update(tx, account_id=account, key_id=key_id, change=change)
 
-    limit_nanos = None if limit is None else parse_usd(limit)
-    expires_ms = None if expires is None else _parse_moment(expires)
-    session.out.show(_shape(session.change(work)))
+    session.out.show(key_options.shape(session.change(work)))
+
+
+def rotate(
+    session: Session,
+    key_id: KeyId,
+    account: AccountOption = 1,
+    kind: Annotated[KeyKind, typer.Option(help="Which kind of key it is.")] = KeyKind.INFERENCE,
+    grace: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long the present secret works too.")
+    ] = 86_400,
+) -> None:
+    """Give a key another secret, which is printed now and never again. All else stays.
+
+    \b
+    bursar keys rotate 3
+    bursar keys rotate 1 --kind operator --grace 0
+    """
+
+    async def work(tx: "WriteTx") -> "NewKey":
+        from bursar.service import keys
+        from bursar.store.keys import OPERATOR_ACCOUNT_ID
+
+        return await keys.rotate(
+            tx,
+            account_id=OPERATOR_ACCOUNT_ID if kind is KeyKind.OPERATOR else account,
+            key_id=key_id,
+            random_bytes=secrets.token_bytes,
+            grace_s=grace,
+            kind=kind,
+        )
+
+    _show_new(session, session.change(work))
 
 
 def delete(
@@ -203,30 +313,9 @@ def delete(
     session.out.show({"id": key_id, "is_deleted": True})
 
 
-def _shape(row: "KeyRow") -> dict[str, Any]:
-    limit = row.credit_limit_nanos
-    return {
-        "id": row.id,
-        "account_id": row.account_id,
-        "kind": str(row.kind),
-        "name": row.name,
-        "secret": f"{row.prefix}…{row.last6}",
-        "is_enabled": row.is_enabled,
-        "credit_limit": None if limit is None else format_usd(limit),
-        "created_at": output.format_moment(row.created_ms),
-        "expires_at": output.format_moment(row.expires_ms),
-    }
-
-
-def _parse_moment(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return (moment - _EPOCH) // timedelta(milliseconds=1)
-    except (ValueError, OverflowError):
-        pass
-    message = "A moment looks like 2027-01-31T12:00:00Z."
-    raise Invalid("invalid_timestamp", message, param="expires")
+def _show_new(session: Session, made: "NewKey") -> None:
+    output.say(_SHOWN_ONCE)
+    session.out.show({**key_options.shape(made.key), "secret": made.secret})
 
 
 COMMANDS: Final[tuple[tuple[str, Callable[..., None], dict[str, Any]], ...]] = (
@@ -234,5 +323,6 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], dict[str, Any]], ...]] = (
     ("list", list_keys, {}),
     ("show", show, {}),
     ("update", update, {}),
+    ("rotate", rotate, {}),
     ("delete", delete, {}),
 )
