@@ -32,7 +32,9 @@ from bursar.api.registry import Route
 from bursar.cli import application
 from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
 from bursar.edge import fields as wire
+from bursar.edge.calls import default_action
 from bursar.gateway.wire.calls import DROPPED
+from bursar.service.access import ProvisioningPrincipal
 
 DOCS = Path(__file__).parent
 COMMAND = "python docs/generate.py"
@@ -41,6 +43,7 @@ _WIDTH = 100
 _CALLERS = {
     "InferencePrincipal": "inference",
     "ProvisioningPrincipal": "provisioning",
+    "UserPrincipal": "access token",
     "OperatorPrincipal": "operator",
 }
 # Types of the wire that mean more than the type they are made of.
@@ -139,13 +142,13 @@ def gauges() -> Iterator[str]:
 
 def route_table() -> Iterator[str]:
     """Every route of the registry."""
-    yield "| route | key | what it does | sends | answers |"
-    yield "|---|---|---|---|---|"
+    yield "| route | key | role may | what it does | sends | answers |"
+    yield "|---|---|---|---|---|---|"
     for route in routes.ROUTES:
         caller = "none" if route.principal is None else _CALLERS[route.principal.__name__]
         yield (
-            f"| `{route.method} {route.path}` | {caller} | {_first_line(route.endpoint)} "
-            f"| {_sends(route)} | {_answers(route)} |"
+            f"| `{route.method} {route.path}` | {caller} | {_action(route)} "
+            f"| {_first_line(route.endpoint)} | {_sends(route)} | {_answers(route)} |"
         )
 
 
@@ -176,6 +179,13 @@ def parameters() -> Iterator[str]:
 def dropped() -> Iterator[str]:
     """Every field of a call that never reaches an upstream."""
     yield ", ".join(f"`{name}`" for name in sorted(DROPPED)) + "."
+
+
+def _action(route: Route) -> str:
+    kind = route.principal
+    if not (isinstance(kind, type) and issubclass(kind, ProvisioningPrincipal)):
+        return ""
+    return f"`{route.action or default_action(route.method)}`"
 
 
 def _sends(route: Route) -> str:

@@ -20,7 +20,8 @@ import structlog
 import uvicorn
 
 from bursar import failpoints, jobs
-from bursar.adapters import processes
+from bursar.adapters import mail, processes, vault
+from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.api import app as control
 from bursar.config import ConfigError, Settings, UpstreamSettings
 from bursar.core import permissions
@@ -41,6 +42,7 @@ from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
 from bursar.gateway.upstreams.port import Limits as UpstreamLimits
 from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
 from bursar.gateway.wire.faces import Face
+from bursar.service.people.ports import People
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
 from bursar.version import __version__
@@ -123,9 +125,11 @@ async def running(
             "bursar_upstreams_aside": aside.count,
         }
         periodic = jobs.start(database, limit_log_days=settings.limit_log_days)
-        beside = [asyncio.create_task(each) for each in (*periodic, lag.run())]
+        post, people = _people(settings)
+        parts.callback(people.passwords.close)
+        beside = [asyncio.create_task(each) for each in (*periodic, lag.run(), post.run())]
         parts.push_async_callback(_cancel, beside)
-        app = _application(settings, worker, router, aside)
+        app = _application(settings, worker, router, aside, people)
         yield Server(database, worker, router, metrics, app)
 
 
@@ -225,7 +229,29 @@ async def _serve(
             await _cancel(http.server_state.tasks)
 
 
-def _application(settings: Settings, worker: Worker, router: Router, aside: Aside) -> Application:
+def _people(settings: Settings) -> tuple[mail.Post, People]:
+    password = settings.mail_password
+    mailer = mail.find_mailer(
+        host=settings.mail_host,
+        port=settings.mail_port,
+        sender=settings.mail_from,
+        security=settings.mail_security,
+        user=settings.mail_user,
+        password=password.get_secret_value() if password else None,
+    )
+    post = mail.Post(mailer)
+    return post, People(
+        vault=vault.load(settings.secret_key_path),
+        passwords=PasswordPool(settings.password_threads),
+        post=post.put,
+        url=settings.url,
+        common=list_common(),
+    )
+
+
+def _application(
+    settings: Settings, worker: Worker, router: Router, aside: Aside, people: People
+) -> Application:
     gateway = Gateway(
         worker,
         router,
@@ -244,6 +270,7 @@ def _application(settings: Settings, worker: Worker, router: Router, aside: Asid
         most_at_once=settings.database_connections - OWN_CONNECTIONS,
         serving=router.places,
         trusted_proxies=settings.trusted_proxies,
+        people=people,
     )
     count_gone = worker.metrics.count_gone
     api = control.create(plane, version=__version__, count_gone=count_gone)

@@ -39,9 +39,19 @@ def test_the_application_has_the_registrys_routes_and_no_other(api: Api) -> None
     assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})
 
 
-def test_only_health_is_open_to_anybody() -> None:
+SIGN_IN = {
+    "/v1/auth/login",
+    "/v1/auth/refresh",
+    "/v1/auth/revoke",
+    "/v1/auth/password-reset",
+    "/v1/auth/password-reset/confirm",
+    "/v1/auth/invitations/accept",
+}
+
+
+def test_only_health_leaks_and_signing_in_are_open_to_anybody() -> None:
     open_paths = {route.path for route in ROUTES if route.principal is None}
-    assert open_paths == {"/healthz", "/readyz", "/metrics", "/v1/leaks"}
+    assert open_paths == {"/healthz", "/readyz", "/metrics", "/v1/leaks"} | SIGN_IN
 
 
 async def test_no_route_answers_without_a_key_or_with_one_of_another_kind(api: Api) -> None:

@@ -83,6 +83,21 @@ class NullMailer:
         _log.warning("mail_printed", to=letter.to, subject=letter.subject, text=letter.text)
 
 
+def find_mailer(
+    *,
+    host: str | None,
+    port: int,
+    sender: str,
+    security: str,
+    user: str | None,
+    password: str | None,
+) -> Mailer:
+    """Return the mailer of this mail server; without one (`host` None), the log."""
+    if host is None:
+        return NullMailer()
+    return SmtpMailer(host, port, sender, security, user, password)
+
+
 class Post:
     """The letters that wait for the mailer."""
 

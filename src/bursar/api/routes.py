@@ -7,9 +7,10 @@ twice: by the types of the functions below, and at each request.
 
 from typing import Final
 
-from bursar.api import accounts, health, keys, ledger, projects, usage
+from bursar.api import accounts, health, keys, ledger, projects, summaries, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
+from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
 
 _PAGE: Final = ("cursor", "limit")
@@ -27,6 +28,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     anybody("/readyz", health.show_readiness, health.HealthShape),
     anybody("/metrics", health.show_metrics, None, text="text/plain"),
     anybody_sends("/v1/leaks", leaks.report, leaks.LeakShape, status=202, body=leaks.LeakFields),
+    *PEOPLE,
     provisioning("GET", "/v1/account", accounts.show, accounts.AccountShape),
     provisioning("GET", "/v1/account/balance", accounts.show_balance, accounts.BalanceShape),
     provisioning(
@@ -125,10 +127,17 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     provisioning(
         "GET",
+        "/v1/account/usage/summary",
+        summaries.show,
+        summaries.SummaryShape,
+        query=summaries.PARAMETERS,
+    ),
+    provisioning(
+        "GET",
         "/v1/account/usage/events",
         usage.list_events,
         usage.EventListShape,
-        query=("key_id", "model", "from", "to", *_PAGE),
+        query=("key_id", "model", "project_id", "label", "from", "to", *_PAGE),
         text="text/csv",
     ),
     inference("GET", "/v1/key", keys.show_own, shapes.OwnKeyShape),

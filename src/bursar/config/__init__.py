@@ -39,7 +39,10 @@ FILE_NAME = "bursar.toml"
 DATA_DIR = Path("./bursar-data")
 # Read by other parts of the program, or by the tests: not settings, and not mistakes.
 OTHER_ENV = frozenset(
-    ("BURSAR_CONFIG", "BURSAR_FP", "BURSAR_TEST_CACHE", "BURSAR_TEST_POSTGRES", "BURSAR_TEST_SOAK")
+    (
+        *("BURSAR_API_KEY", "BURSAR_BASE_URL", "BURSAR_PROFILE", "BURSAR_CONFIG", "BURSAR_FP"),
+        *("BURSAR_TEST_CACHE", "BURSAR_TEST_POSTGRES", "BURSAR_TEST_SOAK"),
+    )
 )
 
 _SCHEMES = {
@@ -104,6 +107,36 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses and networks of proxies whose `x-forwarded-for` is believed, for "
         "keys that may be used from some networks only; in the environment with commas.",
+    )
+    secret_key_file: Path | None = Field(
+        default=None,
+        description="The installation's own secret, 32 random bytes, by default the file "
+        "`secret.key` in the data directory; made at the first start. All servers on one database "
+        "share it, and a backup of the database does not have it.",
+    )
+    password_threads: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="How many passwords are checked at the same time; each takes 64 MiB.",
+    )
+    mail_host: str | None = Field(
+        default=None,
+        description="The mail server for invitations and password resets; without one, letters "
+        "are printed in the log.",
+    )
+    mail_port: int = Field(default=587, ge=1, le=65_535, description="The mail server's port.")
+    mail_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="How TLS begins; `none` is for a mail server beside."
+    )
+    mail_from: str = Field(
+        default="bursar@localhost", min_length=3, description="The address that letters come from."
+    )
+    mail_user: str | None = Field(
+        default=None, description="The name to sign in to the mail server with."
+    )
+    mail_password: SecretStr | None = Field(
+        default=None, description="The password to sign in to the mail server with."
     )
     workers: int = Field(
         default=1, ge=1, le=256, description="Server processes; more than one needs PostgreSQL."
@@ -223,6 +256,11 @@ class Settings(BaseSettings):
     def journal_dir(self) -> Path:
         """Where workers keep the charges that are not settled yet."""
         return self.data_dir / "journal"
+
+    @property
+    def secret_key_path(self) -> Path:
+        """Where the installation's own secret is."""
+        return self.secret_key_file or self.data_dir / "secret.key"
 
     @property
     def url(self) -> str:

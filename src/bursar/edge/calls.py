@@ -177,9 +177,14 @@ async def answer(
     async with plane.gate.enter():
         kinds = principal if isinstance(principal, tuple) else (principal,)
         caller = await _prove_any(plane, secret=secret, kinds=kinds, address=address)
-        _check_role(caller, action or (Action.READ if request.method == "GET" else Action.MANAGE))
+        _check_role(caller, action or default_action(request.method))
         query.check(parameters)
         return await endpoint(make(caller))
+
+
+def default_action(method: str) -> Action:
+    """What a caller's role must allow where a route says nothing of it."""
+    return Action.READ if method == "GET" else Action.MANAGE
 
 
 def _check_role(caller: Principal, action: Action) -> None:

@@ -55,7 +55,7 @@ async def issue(
     first token is.
     """
     key_id, pair = await _own_key(tx, vault=vault, random_bytes=random_bytes)
-    expires_s = (tx.now_ms + LIFETIME_MS) // 1_000
+    expires_s = -(-(tx.now_ms + LIFETIME_MS) // 1_000)
     claims: dict[str, object] = {
         "iss": _ISSUER,
         "aud": _AUDIENCE,
