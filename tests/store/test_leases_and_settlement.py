@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from bursar.core.allowances import Allowance, AllowanceRef
+from bursar.core.errors import InvariantViolated
 from bursar.store.database import Database, ReadTx
 from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
@@ -277,3 +278,24 @@ async def test_a_call_that_outlasts_its_windows_lease_is_charged_all_the_same(
         assert await settlement.settle_one(tx, worker_id=worker_id, charge=late) == (True, 0)
     assert (await allowance(database)).used == 50
     assert (await allowance(database, minute)).used == 0
+
+
+async def test_a_charge_is_booked_though_a_limit_that_it_counted_for_is_not_known(
+    database: Database,
+) -> None:
+    """As after a restore: what a plan gives gets its row by the first lease."""
+    worker_id = await prepare(database)
+    given = AllowanceRef(WALLET.account_id, "account", "requests", "minute")
+    both = [
+        move(WALLET, from_lease=100, used=100),
+        move(given, from_lease=1, used=1),
+    ]
+    async with database.write() as tx:
+        late = charge(1, 100, moves=both)
+        assert await settlement.settle_one(tx, worker_id=worker_id, charge=late) == (True, 0)
+    assert (await allowance(database)).used == 100
+    unknown = AllowanceRef(WALLET.account_id, "key:99", "cost", "lifetime")
+    with pytest.raises(InvariantViolated):
+        async with database.write() as tx:
+            nobodys = charge(2, 100, moves=[move(unknown, from_lease=100, used=100)])
+            await settlement.settle_one(tx, worker_id=worker_id, charge=nobodys)

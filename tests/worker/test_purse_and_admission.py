@@ -94,6 +94,21 @@ def test_a_new_window_begins_with_an_empty_lease_and_old_holds_keep_theirs() -> 
     assert (minute.lease.available, old.available, old.pending) == (0, 4, 1)
 
 
+def test_what_is_free_is_what_the_present_window_has() -> None:
+    hour = slot(AllowanceRef(7, "key:3", "cost", "hour"), 100, leased=100)
+    hold([hour], 100).settle(needs(100))
+    assert hour.free_at(AT_MS) == 0
+    assert hour.free_at(hour.lease.end_ms) == 100
+
+
+def test_a_call_of_a_window_that_has_ended_takes_nothing_of_what_is_left_of_the_next() -> None:
+    hour = slot(AllowanceRef(7, "key:3", "cost", "hour"), 100, leased=50)
+    late, end_ms = hold([hour], 30), hour.lease.end_ms
+    assert hour.free_at(end_ms) == 100
+    late.settle(needs(30))
+    assert hour.free_at(end_ms) == 100
+
+
 def test_spent_credit_is_402_and_held_credit_is_429() -> None:
     wallet = slot(WALLET, 100, leased=100)
     first = hold([wallet], 80)

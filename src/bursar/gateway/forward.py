@@ -220,7 +220,7 @@ class Gateway:
                 has_output=call.endpoint is CHAT,
                 wanted_output=call.max_output,
                 choices=call.choices,
-                free_nanos=partial(_free_nanos, slots),
+                free_nanos=partial(_free_nanos, slots, now_ms),
             )
         except InvalidQuantity as error:
             limit = call.limit_field or "model"
@@ -294,9 +294,9 @@ def _unusable(credential: Credential, now_ms: int) -> BursarError:
     return as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
 
 
-def _free_nanos(slots: Sequence[Slot]) -> int:
+def _free_nanos(slots: Sequence[Slot], now_ms: int) -> int:
     """What the tightest of these cost allowances has left that nobody holds."""
-    free = [slot.free for slot in slots if slot.index == COST]
+    free = [slot.free_at(now_ms) for slot in slots if slot.index == COST]
     return min((nanos for nanos in free if nanos is not None), default=0)
 
 

@@ -116,9 +116,9 @@ class Slot:
         self.users = 0
         self.learn(allowance)
 
-    @property
-    def free(self) -> int | None:
+    def free_at(self, now_ms: int) -> int | None:
         """What no request has used or holds here, as far as this worker knows; None: unlimited."""
+        self.current(now_ms)
         return None if self.known_left is None else max(0, self.known_left - self.lease.held)
 
     def current(self, now_ms: int) -> Lease:
@@ -225,7 +225,7 @@ class Hold:
                 if from_lease:
                     parts.append((lease, from_lease))
                     slot.spent += from_lease
-                if slot.known_left is not None:
+                if slot.known_left is not None and lease is slot.lease:
                     slot.known_left -= true
             if true:
                 moves.append(Move(*slot.columns, start_ms, from_lease, true))

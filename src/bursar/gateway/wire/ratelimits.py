@@ -68,8 +68,7 @@ def _is_shown(slot: Slot) -> bool:
 
 
 def _left(slot: Slot, now_ms: int) -> int:
-    slot.current(now_ms)
-    return slot.free or 0
+    return slot.free_at(now_ms) or 0
 
 
 def _reset_s(slot: Slot, now_ms: int) -> int:

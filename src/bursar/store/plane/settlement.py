@@ -28,7 +28,7 @@ _ROLLUP_KEY: Final = operator.itemgetter(0, 3, 5, 4, 8, 7, 10)
 _ROLLUP_SUMS: Final = tuple(map(operator.itemgetter, (13, 14, 15, 16, 19, 20)))
 _encode = msgspec.json.Encoder().encode
 _Rows = list[tuple[Any, ...]]
-COST = "cost"
+COST, LIFETIME = "cost", "lifetime"
 
 
 class NotCovered(Exception):
@@ -135,8 +135,12 @@ def _require_new(added: int, rows: _Rows) -> None:
 
 
 def _require_known(charge: Charge, locked: dict[AllowanceRef, Allowance]) -> None:
-    """Refuse what has nobody to pay it: a key, say, that a restored backup does not know yet."""
-    unknown = [ref.name for move in charge.moves if (ref := _ref(charge, move)) not in locked]
+    """Refuse what has nobody to pay it: a key, say, that a restored backup does not know yet.
+
+    Any other limit that is not there has nothing to count: it counts from when it is made.
+    """
+    payers = [move for move in charge.moves if (move.resource, move.window) == (COST, LIFETIME)]
+    unknown = [ref.name for move in payers if (ref := _ref(charge, move)) not in locked]
     if unknown:
         raise InvariantViolated("allowance_unknown", f"there is no {', '.join(unknown)}")
 
