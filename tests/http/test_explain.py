@@ -187,13 +187,12 @@ async def test_it_says_how_long_an_answer_and_how_many_requests_are_affordable(
     assert (await send(house, secret, request_of(200, max_tokens=400))).status_code == 200
 
 
-@pytest.mark.parametrize("environment", ["live", "test"])
-@pytest.mark.parametrize("model", [MODEL, "gpt-unpriced", "unknown-model", "sandbox/echo"])
 async def test_what_a_key_may_not_reach_is_refused_as_the_gateway_refuses_it(
-    house: House, environment: str, model: str
+    house: House,
 ) -> None:
     rights: list[dict[str, Any]] = [{}, {"models": ["gpt-*"]}, {"endpoints": ["embeddings"]}]
-    for more in rights:
+    models = (MODEL, "gpt-unpriced", "unknown-model", "sandbox/echo")
+    for environment, more, model in itertools.product(("live", "test"), rights, models):
         key_id, secret = await make_key(house, environment=environment, **more)
         said = await explain(house, key_id, model=model, prompt_bytes=300, max_tokens=5)
         answer = await send(house, secret, request_of(300, max_tokens=5) | {"model": model})

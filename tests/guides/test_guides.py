@@ -1,0 +1,80 @@
+"""What the guides tell people to type works, and prints what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.live import Installation
+from tests.tidy.sources import ROOT
+
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A code block, and what the guide says that it prints; None: nothing is said of it."""
+
+    language: str
+    text: str
+    printed: str | None
+    line: int
+
+
+def blocks(guide: Path) -> Iterator[Block]:
+    """The blocks of a guide that people run, in their order."""
+    text = guide.read_text("utf-8")
+    found = list(_BLOCK.finditer(text))
+    for number, block in enumerate(found):
+        if block[1] not in ("python", "sh"):
+            continue
+        after = found[number + 1] if number + 1 < len(found) else None
+        is_followed = after is not None and after[1] == "text"
+        is_next = is_followed and not text[block.end() : after.start()].strip()  # type: ignore[union-attr]
+        printed = after[2] if is_next and after is not None else None
+        yield Block(block[1], block[2], printed, text.count("\n", 0, block.start()) + 1)
+
+
+def test_there_are_guides_with_something_to_run() -> None:
+    assert {guide.stem for guide in GUIDES} >= {"keys", "limits", "projects"}
+    for guide in GUIDES:
+        assert len(list(blocks(guide))) > 5, guide
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+def test_a_guide_does_what_it_says(
+    guide: Path, made: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.start()
+    monkeypatch.setenv("BASE_URL", made.url)
+    monkeypatch.setenv("PROVISIONING_KEY", made.secrets.provisioning_key)
+    monkeypatch.setenv("INFERENCE_KEY", made.secrets.inference_key)
+    names: dict[str, Any] = {"__name__": guide.stem}
+    for block in blocks(guide):
+        if block.language == "sh":
+            printed = "".join(commands(made, block.text))
+        else:
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(f"{chr(10) * block.line}{block.text}", guide, "exec"), names)  # noqa: S102
+            printed = out.getvalue()
+        if block.printed is not None:
+            assert printed == block.printed, f"{guide.name}, line {block.line}"
+    made.verify()
+
+
+def commands(made: Installation, script: str) -> Iterator[str]:
+    """What the commands of `bursar` print, one after the other."""
+    for line in re.sub(r"\\\n\s*", "", script).splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "bursar":
+            yield made.run(*words[1:])
