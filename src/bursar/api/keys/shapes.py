@@ -4,7 +4,7 @@ Owns the forms, of which the first six fields of a key are NagaAI's to the lette
 rules; `service.keys` does.
 """
 
-from typing import Final, Literal, NotRequired
+from typing import Final, Literal
 
 from typing_extensions import TypedDict
 
@@ -69,11 +69,14 @@ class NewKeyShape(KeyShape):
     message: str
 
 
-class KeyListShape(TypedDict):
+class _PageShape(TypedDict, total=False):
+    next_cursor: str | None
+
+
+class KeyListShape(_PageShape):
     """Keys, oldest first; in pages there is `next_cursor`, which is null on the last one."""
 
     keys: list[KeyShape]
-    next_cursor: NotRequired[str | None]
 
 
 class NewKeyListShape(TypedDict):

@@ -3,7 +3,7 @@
 Owns their forms. Must not know what a command does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,10 +13,10 @@ import typer
 from bursar.cli import output
 from bursar.cli.session import MAX_ID
 from bursar.core.errors import Invalid
-from bursar.core.money import format_usd
+from bursar.core.money import format_usd, parse_usd
 
 if TYPE_CHECKING:
-    from bursar.service.keys import KeySettings
+    from bursar.service.keys import KeySettings, Wanted
     from bursar.service.keys.views import KeyView
     from bursar.store.keys import KeyRow
 
@@ -81,24 +81,49 @@ def settings(
     environment: str,
     description: str | None,
     labels: Sequence[str] | None,
-    label_names: Sequence[str] | None,
-    models: Sequence[str] | None,
-    endpoints: Sequence[str] | None,
-    networks: Sequence[str] | None,
+    lists: Sequence[Sequence[str] | None],
 ) -> "KeySettings":
-    """What a key is made with; options that were not given restrict nothing."""
+    """What a key is made with; `lists` are labels to allow, models, endpoints and networks."""
     from bursar.service.keys import KeySettings
 
+    # An option that was not given restricts nothing.
+    label_names, models, endpoints, networks = (given or None for given in lists)
     return KeySettings(
         project_id=project,
         environment=environment,
         description=description or "",
         labels=parse_labels(labels),
-        label_names=label_names or None,
-        models=models or None,
-        endpoints=endpoints or None,
-        networks=networks or None,
+        label_names=label_names,
+        models=models,
+        endpoints=endpoints,
+        networks=networks,
     )
+
+
+def wanted(
+    name: str, *, user: int | None, limit: str | None, expires: str | None, settings: "KeySettings"
+) -> "Wanted":
+    """The key that is to be made."""
+    from bursar.service.keys import Wanted
+
+    return Wanted(
+        name=name,
+        user_id=user,
+        credit_limit_nanos=None if limit is None else parse_usd(limit),
+        expires_ms=None if expires is None else parse_moment(expires),
+        settings=settings,
+    )
+
+
+def changes(given: Mapping[str, Any], *, lift: Sequence[Liftable]) -> dict[str, Any]:
+    """Return the fields that are given or lifted (None); raises BadParameter for both."""
+    found = {field: value for field, value in given.items() if value}
+    for each in lift:
+        field = "project_id" if each is Liftable.PROJECT else each.replace("-", "_")
+        if found.get(field) is not None:
+            raise typer.BadParameter(f"The {each} are either set or lifted.")
+        found[field] = None
+    return found
 
 
 def parse_labels(given: Sequence[str] | None) -> dict[str, str]:

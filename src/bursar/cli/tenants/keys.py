@@ -8,6 +8,7 @@ from the command line, where other users of the machine could read it. Must not 
 import secrets
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -34,7 +35,7 @@ from bursar.core.permissions import Environment
 from bursar.core.secrets import KeyKind
 
 if TYPE_CHECKING:
-    from bursar.service.keys import NewKey
+    from bursar.service.keys import NewKey, Wanted
     from bursar.service.keys.views import KeyView
     from bursar.store.database import Database, WriteTx
     from bursar.store.keys import KeyRow
@@ -86,39 +87,15 @@ def create(
     """
     if kind is not KeyKind.INFERENCE and limit is not None:
         raise typer.BadParameter("Only an inference key spends, so only it has a --limit.")
-
-    async def work(tx: "WriteTx") -> "NewKey":
-        from bursar.service import accounts, keys
-        from bursar.store.keys import OPERATOR_ACCOUNT_ID
-
-        is_operator = kind is KeyKind.OPERATOR
-        if not is_operator:
-            await accounts.get(tx, account_id=account)
-        return await keys.create(
-            tx,
-            account_id=OPERATOR_ACCOUNT_ID if is_operator else account,
-            user_id=user,
-            name=name,
-            random_bytes=secrets.token_bytes,
-            kind=kind,
-            credit_limit_nanos=limit_nanos,
-            expires_ms=expires_ms,
-            settings=settings,
-        )
-
-    limit_nanos = None if limit is None else parse_usd(limit)
-    expires_ms = None if expires is None else key_options.parse_moment(expires)
     settings = key_options.settings(
         project=project,
         environment=environment,
         description=description,
         labels=label,
-        label_names=allow_label,
-        models=model,
-        endpoints=endpoint,
-        networks=network,
+        lists=(allow_label, model, endpoint, network),
     )
-    _show_new(session, session.change(work))
+    wanted = key_options.wanted(name, user=user, limit=limit, expires=expires, settings=settings)
+    _show_new(session, session.change(partial(_create, account, kind, wanted)))
 
 
 def list_keys(
@@ -223,27 +200,24 @@ def update(
     """
     if (no_limit and limit is not None) or (no_expiry and expires is not None):
         raise typer.BadParameter("A limit (or an expiry) is either set or lifted.")
-    given: dict[str, Any] = {
-        "project_id": project,
-        "labels": key_options.parse_labels(label) or None,
-        "label_names": allow_label,
-        "models": model,
-        "endpoints": endpoint,
-        "networks": network,
-    }
-    changes = {field: value for field, value in given.items() if value}
-    for each in lift or ():
-        field = "project_id" if each is Liftable.PROJECT else each.replace("-", "_")
-        if field in changes:
-            raise typer.BadParameter("It is either set or lifted.")
-        changes[field] = None
-    changes |= {"name": name, "description": description, "is_enabled": enable}
+    changes = key_options.changes(
+        {
+            "project_id": project,
+            "labels": key_options.parse_labels(label),
+            "label_names": allow_label,
+            "models": model,
+            "endpoints": endpoint,
+            "networks": network,
+        },
+        lift=lift or (),
+    )
     if limit is not None or no_limit:
         changes["credit_limit_nanos"] = None if limit is None else parse_usd(limit)
     if expires is not None or no_expiry:
         changes["expires_ms"] = None if expires is None else key_options.parse_moment(expires)
-    if set(changes) == {"name", "description", "is_enabled"} and set(changes.values()) == {None}:
+    if not changes and (name, description, enable) == (None,) * 3:
         raise typer.BadParameter("Say what to change.")
+    changes |= {"name": name, "description": description, "is_enabled": enable}
 
     async def work(tx: "WriteTx") -> "KeyRow":
         from bursar.service import keys
@@ -311,6 +285,26 @@ def delete(
 
     session.change(work)
     session.out.show({"id": key_id, "is_deleted": True})
+
+
+async def _create(account: int, kind: KeyKind, wanted: "Wanted", tx: "WriteTx") -> "NewKey":
+    from bursar.service import accounts, keys
+    from bursar.store.keys import OPERATOR_ACCOUNT_ID
+
+    is_operator = kind is KeyKind.OPERATOR
+    if not is_operator:
+        await accounts.get(tx, account_id=account)
+    return await keys.create(
+        tx,
+        account_id=OPERATOR_ACCOUNT_ID if is_operator else account,
+        user_id=wanted.user_id,
+        name=wanted.name,
+        random_bytes=secrets.token_bytes,
+        kind=kind,
+        credit_limit_nanos=wanted.credit_limit_nanos,
+        expires_ms=wanted.expires_ms,
+        settings=wanted.settings,
+    )
 
 
 def _show_new(session: Session, made: "NewKey") -> None:
