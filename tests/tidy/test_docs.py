@@ -20,6 +20,7 @@ from bursar.api.usage import EventShape
 from bursar.config import OTHER_ENV, Settings, UpstreamSettings
 from bursar.core import errors
 from bursar.core.refusals import Reason
+from bursar.dialects.venice import routes as venice_routes
 from bursar.gateway.wire import answers
 from bursar.store.tables import usage_events
 from docs import generate
@@ -196,6 +197,17 @@ def test_every_model_endpoint_is_described() -> None:
         assert re.search(
             rf"^\| `(GET|POST) {path}` \|", page("reference/http-api.md"), re.MULTILINE
         )
+
+
+def test_every_route_of_a_dialect_is_described_with_its_parameters() -> None:
+    text = page("reference/venice.md")
+    for route in venice_routes.make(served=list, shows_totals=True):
+        line = re.search(rf"^\| `{route.method} /api/v1{re.escape(route.path)}` \|.*", text, re.M)
+        assert line, route.path
+        assert set(re.findall(r"`\?(\w+)`", line[0])) == set(route.query), route.path
+    source = next(s for s in repository() if s.path == "src/bursar/dialects/venice/errors.py")
+    for code in re.findall(r'"([A-Z0-9_]{4,})"', source.text):
+        assert f"`{code}`" in text, code
 
 
 def test_every_field_of_a_usage_event_is_described() -> None:
