@@ -13,12 +13,14 @@ stands around the blocks is written by hand and stays.
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_overloads
 
 import typer
 from pydantic import BaseModel, SecretStr
@@ -26,7 +28,7 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 from typing_extensions import is_typeddict
 
-from bursar import telemetry
+from bursar import Bursar, telemetry
 from bursar.api import registry, routes
 from bursar.api.registry import Route
 from bursar.cli import application
@@ -34,6 +36,11 @@ from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
 from bursar.edge import fields as wire
 from bursar.edge.calls import default_action
 from bursar.gateway.wire.calls import DROPPED
+from bursar.sdk import errors as sdk_error_tree
+from bursar.sdk import resources
+from bursar.sdk.client import Lazy
+from bursar.sdk.faces import Method, PagedMethod, Resource
+from bursar.sdk.results import Listing, Result
 from bursar.service.access import ProvisioningPrincipal
 
 DOCS = Path(__file__).parent
@@ -321,6 +328,137 @@ def _help(app: typer.Typer, path: tuple[str, ...]) -> str:
     return "\n".join(line.rstrip() for line in printed.output.strip().splitlines())
 
 
+# ── The Python SDK ──────────────────────────────────────────────────────────────────────────────
+
+
+def sdk_calls() -> Iterator[str]:
+    """Every method of the SDK, by resource."""
+    for path, resource in _sdk_resources(Bursar("bpk_x", base_url="http://127.0.0.1")):
+        yield f"### `client.{path}`"
+        yield ""
+        yield " ".join((type(resource).__doc__ or "").split())
+        yield ""
+        for name, signature, words, answers in _sdk_methods(resource):
+            yield "```python"
+            yield from _sdk_signature(f"client.{path}.{name}", signature)
+            yield "```"
+            yield ""
+            yield " ".join(words.split())
+            yield ""
+            yield f"Answers with {answers}."
+            yield ""
+
+
+def sdk_results() -> Iterator[str]:
+    """Every result of the SDK, field by field."""
+    for kind in _result_kinds():
+        yield f"### {kind.__name__}"
+        yield ""
+        yield " ".join((kind.__doc__ or "").split())
+        yield ""
+        yield "| field | type |"
+        yield "|---|---|"
+        for name, field in kind.model_fields.items():
+            yield f"| `{name}` | {_python(field.annotation, _result_link, either=' or ')} |"
+        for name, value in vars(kind).items():
+            if isinstance(value, property):
+                yield f"| `{name}` | str: {(value.__doc__ or '').rstrip('.').lower()} |"
+        yield ""
+
+
+def sdk_errors() -> Iterator[str]:
+    """The tree of errors, as it is drawn in its module."""
+    drawn = inspect.cleandoc(sdk_error_tree.__doc__ or "").partition("\n\n")[2]
+    yield "```text"
+    yield inspect.cleandoc(drawn)
+    yield "```"
+
+
+def _sdk_resources(client: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in inspect.getmembers_static(type(client)):
+        if isinstance(value, Lazy | property) and not name.startswith("_"):
+            found = getattr(client, name)
+            if isinstance(found, Resource):
+                yield f"{prefix}{name}", found
+                yield from _sdk_resources(found, f"{prefix}{name}.")
+
+
+def _sdk_methods(resource: Any) -> Iterator[tuple[str, inspect.Signature, str, str]]:
+    for name, value in vars(type(resource)).items():
+        found = None if name.startswith("_") else getattr(resource, name)
+        if isinstance(found, Method | PagedMethod):
+            signature = inspect.signature(found)
+            kind = signature.return_annotation
+            if isinstance(found, PagedMethod):
+                kind = get_args(kind)[0]
+                answers = f"pages of {_python(kind, _result_link)}"
+            else:
+                answers = "nothing" if kind is None else _python(kind, _result_link)
+            if get_origin(kind) is Listing:
+                answers = f"a list of {_python(get_args(kind)[0], _result_link)}"
+            yield name, signature, found.__doc__ or "", answers
+        elif isinstance(value, property) and callable(found):
+            call = type(found).__call__
+            variants = [inspect.signature(each) for each in get_overloads(call)]
+            kinds = [_python(each.return_annotation, _result_link) for each in variants]
+            own = [each for name, each in variants[0].parameters.items() if name != "self"]
+            signature = inspect.Signature(own)
+            yield name, signature, call.__doc__ or "", " or ".join(kinds)
+
+
+def _sdk_signature(name: str, signature: inspect.Signature) -> Iterator[str]:
+    parameters = list(signature.parameters.values())
+    if not parameters:
+        yield f"{name}()"
+        return
+    yield f"{name}("
+    is_behind_star = False
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_behind_star:
+            is_behind_star = True
+            yield "    *,"
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        kind = _python(parameter.annotation, lambda each: each.__name__)
+        yield f"    {stars}{parameter.name}: {kind}{default},"
+    yield ")"
+
+
+def _python(kind: Any, name: Callable[[type], str], *, either: str = " | ") -> str:
+    """An annotation as Python has it, without modules and what pydantic hangs on."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is None or kind is NoneType:
+        return "None"
+    if origin is Annotated:
+        return _python(inner[0], name, either=either)
+    if origin in (Union, UnionType):
+        return either.join(dict.fromkeys(_python(each, name, either=either) for each in inner))
+    if origin is Literal:
+        return "bool" if inner[0] in (True, False) else either.join(map(repr, inner))
+    if origin is tuple:
+        return f"tuple[{_python(inner[0], name, either=either)}, ...]"
+    if origin is not None:
+        parts = ", ".join(_python(each, name, either=either) for each in inner)
+        return f"{name(origin)}[{parts}]"
+    return name(kind) if isinstance(kind, type) else str(kind).removeprefix("typing.")
+
+
+def _result_link(kind: type) -> str:
+    if issubclass(kind, Result):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    return kind.__name__
+
+
+def _result_kinds() -> Iterator[type[Result]]:
+    """Every kind of result, in the order in which the files of resources have them."""
+    for module in pkgutil.iter_modules(resources.__path__):
+        found = import_module(f"{resources.__name__}.{module.name}")
+        for kind in vars(found).values():
+            is_result = isinstance(kind, type) and issubclass(kind, Result)
+            if is_result and kind.__module__ == found.__name__:
+                yield kind
+
+
 # ── Pages ───────────────────────────────────────────────────────────────────────────────────────
 
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -333,6 +471,9 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "shapes": shapes,
     "dropped": dropped,
     "commands": commands,
+    "sdk-calls": sdk_calls,
+    "sdk-results": sdk_results,
+    "sdk-errors": sdk_errors,
 }
 
 

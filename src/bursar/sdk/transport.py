@@ -6,6 +6,7 @@ library is imported at the first call, so that importing the SDK costs little.
 
 import threading
 import time
+import weakref
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -82,6 +83,8 @@ class Connection:
             if self._http is None:
                 try:
                     self._http = httpx2.Client()
+                    # Whoever forgets to close a client leaves no socket behind.
+                    weakref.finalize(self, self._http.close)
                 except (OSError, ValueError) as error:
                     raise _unusable(error) from error
             return self._http
