@@ -14,6 +14,7 @@ from bursar.store.database import Database
 from bursar.store.limits import refusals
 from bursar.store.limits.refusals import Position, RefusalFilter, RefusalRow
 from bursar.telemetry import Metrics
+from bursar.worker.plane import Worker
 from bursar.worker.refusals import MOST, Refusals
 from tests.databases import Clock
 
@@ -180,3 +181,11 @@ async def test_refusals_are_forgotten_after_as_many_days_as_is_set(
     assert [(clock.now_ms - row.at_ms) // 86_400_000 for row in kept] == [1]
     await retention.tidy(database, limit_log_days=1)
     assert await stored(database) == []
+
+
+async def test_a_worker_writes_down_the_rest_when_it_stops(
+    worker: Worker, database: Database
+) -> None:
+    worker.refusals.note(RATE, **CALL)
+    await worker.stop()
+    assert [row.count for row in await stored(database)] == [1]
