@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from bursar.core.money import parse_usd
-from bursar.store.tables import allowances, leases, usage_events
+from bursar.store.tables import allowances, keys, leases, usage_events
 from tests.serving import MODEL, House, serving
 from tests.upstream_double import Behaviour
 
@@ -106,6 +106,20 @@ async def test_embeddings_are_priced_by_their_input(house: House) -> None:
     )
     assert answer.status_code == 200, answer.text
     assert await billed(house) == house.sold_nanos() > 0
+
+
+async def test_labels_of_a_call_are_in_its_row(house: House) -> None:
+    key_id, secret = await house.make_key()
+    async with house.server.database.write() as tx:
+        await tx.execute(update(keys).where(keys.c.id == key_id).values(label_names='["team"]'))
+    answer = await house.http.post(
+        "/v1/chat/completions",
+        json={"model": MODEL, "messages": [{"role": "user", "content": "hi"}]},
+        headers={"authorization": f"Bearer {secret}", "x-bursar-labels": "team=s%C3%BCd"},
+    )
+    assert answer.status_code == 200, answer.text
+    (row,) = await rows(house)
+    assert json.loads(row.labels) == {"team": "süd"}
 
 
 @pytest.mark.parametrize("usage", ["absent", "null", "negative", "string", "huge"])
