@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter
@@ -263,7 +264,18 @@ async def test_what_is_used_stays_used_however_a_limit_or_its_key_changes(team: 
     for amount in (5, 50, 7):
         await limit(team, ref, amount)
         assert await team.used(ref) == 4
-    assert await exhaust(team, 4) == 3
+    async with team.database.write() as tx:
+        made = await keys.rotate(
+            tx, account_id=team.account_id, key_id=team.key_id, random_bytes=os.urandom
+        )
+    before, after = team.secret, made.secret.encode()
+    for secret in (before, after):
+        team.secret = secret
+        assert await team.sell() is None
+    # Whichever secret is used: it is one key's limit.
+    assert await exhaust(team, 4) == 1
+    team.secret = before
+    assert isinstance(await team.sell(), Deny)
     assert await team.used(ref) == 7
 
 
