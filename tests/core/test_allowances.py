@@ -45,6 +45,23 @@ def test_an_allowance_is_named_by_scope_resource_and_window(ref: AllowanceRef, n
 
 
 @pytest.mark.parametrize(
+    ("limit", "soft", "ref", "ceiling"),
+    [
+        (100, None, WALLET, 100),
+        (0, 50, TOKENS, 0),
+        (None, None, WALLET, None),
+        (None, 50, WALLET, MAX_NANOS),
+        (None, None, TOKENS, MAX_NANOS),
+        (None, 50, TOKENS, MAX_NANOS),
+    ],
+)
+def test_what_has_a_window_or_a_warning_is_leased_though_it_stops_nobody(
+    limit: int | None, soft: int | None, ref: AllowanceRef, ceiling: int | None
+) -> None:
+    assert replace(row(limit, ref=ref), soft=soft).ceiling == ceiling
+
+
+@pytest.mark.parametrize(
     ("limit", "used", "leased", "left", "free"),
     [
         (100, 0, 0, 100, 100),

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.errors import InvariantViolated
+from bursar.core.money import MAX_NANOS
 from bursar.store.database import Database, ReadTx
 from bursar.store.limits import allowances
 from bursar.store.plane import leases, settlement, workers
@@ -14,7 +15,7 @@ from bursar.store.plane.leases import Want
 from bursar.store.tables import leases as lease_rows
 from bursar.store.tables import transfers, usage_daily, usage_events, usage_hourly
 from tests.databases import Clock
-from tests.factories import KEY_LIMIT, WALLET, charge, move, open_account
+from tests.factories import AT_MS, KEY_LIMIT, WALLET, charge, move, open_account
 
 
 async def prepare(
@@ -299,3 +300,34 @@ async def test_a_charge_is_booked_though_a_limit_that_it_counted_for_is_not_know
         async with database.write() as tx:
             nobodys = charge(2, 100, moves=[move(unknown, from_lease=100, used=100)])
             await settlement.settle_one(tx, worker_id=worker_id, charge=nobodys)
+
+
+async def test_what_stops_nobody_is_leased_up_to_all_that_there_can_be(database: Database) -> None:
+    worker_id = await prepare(database)
+    hour = AllowanceRef(WALLET.account_id, "account", "cost", "hour")
+    async with database.write() as tx:
+        await allowances.insert_allowance(tx, ref=hour, limit=None)
+    half = MAX_NANOS // 2
+    for start_ms, amounts in ((0, [half, half, 2, 1]), (3_600_000, [MAX_NANOS, 1])):
+        granted = [
+            await take(database, worker_id, amount, ref=hour, start_ms=start_ms)
+            for amount in amounts
+        ]
+        assert sum(granted) == MAX_NANOS
+        row = await allowance(database, hour)
+        assert (row.limit, row.used, row.leased) == (None, 0, MAX_NANOS)
+        assert row.window_start_ms == start_ms
+
+
+async def test_a_roll_up_knows_its_last_use_whatever_order_charges_come_in(
+    database: Database,
+) -> None:
+    worker_id = await prepare(database)
+    await take(database, worker_id, 900)
+    for seq, at_ms in ((1, AT_MS), (2, AT_MS + 5_000), (3, AT_MS + 1_000)):
+        async with database.write() as tx:
+            made = charge(seq, 7, at_ms=at_ms)
+            await settlement.settle(tx, worker_id=worker_id, charges=[made])
+    async with database.read() as tx:
+        for table in (usage_hourly, usage_daily):
+            assert (await tx.execute(select(table))).one().last_ms == AT_MS + 5_000
