@@ -271,3 +271,26 @@ async def test_secrets_and_models_that_nobody_has_and_money_that_is_gone(
     with pytest.raises(Raised) as refused:
         await sdk("api_keys.update", key_id="3", name="other")
     assert refused.value.kinds[0] == "APIKeyError"
+
+
+async def test_the_seeds_workflow_runs_against_the_server_that_people_run(
+    installed_server: LiveServer, venice_processes: Callable[[str], Client]
+) -> None:
+    server = installed_server
+    sdk = venice_processes(SDK).at(server.url, server.provisioning_key)
+    before = await sdk("api_keys.list")
+    made = await sdk("api_keys.create", name="My New Key", permissions=["read", "write"])
+    assert (await server.chat()).status_code == 200
+    usage = await sdk("billing.get_usage")
+    assert usage["credits_remaining"] < 40_000
+    assert usage["usage_by_model"][server.model]["requests"] == 1
+    assert (await sdk("api_keys.get_rate_limits"))["requests_per_minute"] > 0
+    summary = await sdk("get_account_summary")
+    assert summary["api_keys"]["total_keys"] == len(before) + 1
+    assert await sdk("api_keys.delete", key_id=made["id"]) is True
+    caller = sdk.at(server.url, server.inference_key)
+    with pytest.raises(Raised) as refused:
+        await caller("api_keys.list")
+    assert refused.value.kinds[0] == "UnauthorizedError"
+    answer = await caller("chat.complete", messages=HELLO, model=server.model)
+    assert answer["choices"][0]["message"]["content"]

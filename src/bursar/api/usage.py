@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from bursar.core.money import format_usd
 from bursar.edge import pages
 from bursar.edge.calls import JSON, Call, encode, reply
-from bursar.edge.fields import Moment, Usd, format_day, format_moment
+from bursar.edge.fields import Moment, Usd, format_day, format_moment, spreadsheet_text
 from bursar.service import usage
 from bursar.service.access import ProvisioningPrincipal
 from bursar.service.usage import Activity
@@ -24,8 +24,6 @@ from bursar.store.usage import EventFilter, EventRow, Position, Sum
 
 _MAX_DAYS: Final = 30
 _POSITION: Final = re.compile(r"([0-9]{1,18})\n([\x21-\x7e]{1,128})")
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class TotalShape(TypedDict):
@@ -257,5 +255,5 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, dict):
         value = encode(value).decode()
-    # A model's name or a label is somebody's text; a spreadsheet must not compute it.
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    # A model's name or a label is somebody's text.
+    return spreadsheet_text(value) if isinstance(value, str) else value

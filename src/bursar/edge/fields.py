@@ -18,6 +18,8 @@ from bursar.core.money import InvalidAmount, format_usd
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_ID: Final = 2**63 - 1
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
@@ -56,6 +58,11 @@ def parse_moment(text: object, *, param: str) -> int:
 def usd_number(nanos: int | None) -> Any:
     """Return money as a JSON number without an exponent; None is null."""
     return None if nanos is None else msgspec.Raw(format_usd(nanos).encode())
+
+
+def spreadsheet_text(text: str) -> str:
+    """Return somebody's text for a cell of a CSV, which a spreadsheet must not compute."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def parse_path_id(text: str) -> int:

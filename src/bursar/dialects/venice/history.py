@@ -20,6 +20,7 @@ from bursar.core.money import format_usd
 from bursar.dialects.venice import fields
 from bursar.edge import pages
 from bursar.edge.calls import JSON, Call, Endpoint, reply
+from bursar.edge.fields import spreadsheet_text
 from bursar.edge.query import Query
 from bursar.service import analytics, ledger, usage
 from bursar.service.access import ProvisioningPrincipal
@@ -214,15 +215,9 @@ def _as_csv(rows: Sequence[EventRow], headers: dict[str, str], *, now_ms: int) -
 
 def _line(row: EventRow) -> list[object]:
     tokens = row.input_tokens + row.output_tokens
-    # A model's name is somebody's text; a spreadsheet must not compute it.
-    sku = (
-        f"'{row.model}"
-        if row.model.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-        else row.model
-    )
     return [
         fields.format_moment(row.at_ms),
-        sku,
+        spreadsheet_text(row.model),
         bytes(fields.price_of_unit(row.cost_nanos, tokens)).decode(),
         bytes(fields.units(tokens)).decode(),
         format_usd(-row.cost_nanos),

@@ -180,6 +180,9 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
             networks=UNCHANGED if networks is None else (networks or None),
         )
         with _named():
+            # Allowances are locked before keys, here as everywhere.
+            if given & {"consumption_limit", "limit_period"}:
+                await _change_limit(tx, row, changed)
             after = await keys.update(
                 tx,
                 account_id=caller.account_id,
@@ -188,8 +191,6 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
                 by=caller,
                 kind=KeyKind(row.kind),
             )
-            if given & {"consumption_limit", "limit_period"}:
-                await _change_limit(tx, after, changed)
         view = await _view(tx, account_id=row.account_id, rows=[after], now_ms=tx.now_ms)
         return {"success": True, "data": _shape(view[0])}
 
@@ -238,10 +239,18 @@ async def _change_limit(tx: WriteTx, row: KeyRow, changed: KeyFields) -> None:
             limit = None
         elif "usd" in given.model_fields_set:
             limit = given.usd
+    steps: dict[Window, int | None] = {}
     if before.is_own and (limit is None or period != before.period):
-        await _lift_limit(tx, row, _PERIODS[before.period])
+        steps[_PERIODS[before.period]] = None
     if limit is not None:
-        await _set_limit(tx, row, _PERIODS[period], limit)
+        steps[_PERIODS[period]] = limit
+    # In the order of their names, so that two changes do not wait for each other.
+    for window in sorted(steps):
+        amount = steps[window]
+        if amount is None:
+            await _lift_limit(tx, row, window)
+        else:
+            await _set_limit(tx, row, window, amount)
 
 
 async def _set_limit(tx: WriteTx, row: KeyRow, window: Window, limit_nanos: int) -> None:
