@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -359,6 +360,23 @@ async def test_what_a_key_may_reach_is_served(house: House) -> None:
     _, secret = await make_key(house, {}, **columns)
     answer = await called(house, secret, path="/v1/embeddings")
     assert answer.status_code == 200, answer.text
+
+
+async def test_a_change_of_what_a_key_may_reach_counts_from_then_on(house: House) -> None:
+    key_id, secret = await make_key(house, {})
+    assert (await house.chat(secret)).status_code == 200
+
+    async def confine(models: str | None) -> None:
+        async with house.server.database.write() as tx:
+            which = update(key_rows).where(key_rows.c.id == key_id)
+            await tx.execute(which.values(models=models))
+            tx.announce(changes.KEY, account_id=house.account_id, subject=str(key_id))
+
+    for models, status in (('["gpt-4*"]', 403), ('["gpt-t*"]', 200), (None, 200)):
+        await confine(models)
+        deadline_s = time.monotonic() + 1
+        while (found := (await house.chat(secret)).status_code) != status:
+            assert time.monotonic() < deadline_s, found
 
 
 async def test_a_test_key_calls_the_sandbox(house: House) -> None:

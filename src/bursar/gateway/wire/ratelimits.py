@@ -6,13 +6,27 @@ them. What is left is what this worker knows of; what other workers use shows wi
 Must not know how limits are kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bursar.core.windows import Window
 from bursar.gateway.asgi import Headers
 from bursar.worker.purse import CONCURRENCY, COST, REQUESTS, TOKENS, Slot
 
-_SHOWN: Final = ((REQUESTS, b"requests"), (TOKENS, b"tokens"))
+_SHOWN: Final = (
+    (
+        REQUESTS,
+        b"x-ratelimit-limit-requests",
+        b"x-ratelimit-remaining-requests",
+        b"x-ratelimit-reset-requests",
+    ),
+    (
+        TOKENS,
+        b"x-ratelimit-limit-tokens",
+        b"x-ratelimit-remaining-tokens",
+        b"x-ratelimit-reset-tokens",
+    ),
+)
 _UNITS: Final = {REQUESTS: "", TOKENS: ';qu="tokens"', CONCURRENCY: ';qu="concurrent-requests"'}
 # Clients and proxies bound what a head may have: the tightest limits are listed.
 MOST_LISTED: Final = 16
@@ -23,44 +37,65 @@ _MOST: Final = 999_999_999_999_999
 def fields(slots: Sequence[Slot], now_ms: int) -> Headers:
     """Return the header fields for these limits; none where only cost is limited."""
     for slot in slots:
-        if slot.index:
-            return _fields(
-                [each for each in slots if each.index and each.limit is not None], now_ms
-            )
+        if slot.index != COST:
+            return _fields([slot for slot in slots if _is_shown(slot)], now_ms)
     return []
 
 
 def lines(headers: Headers) -> bytes:
     """Return header fields as they stand in a head."""
-    return b"".join(b"%b: %b\r\n" % field for field in headers)
+    return b"".join([b"%b: %b\r\n" % field for field in headers])
 
 
 def _fields(slots: Sequence[Slot], now_ms: int) -> Headers:
-    found: Headers = []
-    for index, kind in _SHOWN:
-        of_kind = [slot for slot in slots if slot.index == index]
-        if of_kind:
-            tightest = min(of_kind, key=lambda slot: (_left(slot, now_ms), -slot.lease.end_ms))
-            numbers = (tightest.limit or 0, _left(tightest, now_ms), _reset_s(tightest, now_ms))
-            for name, number in zip((b"limit", b"remaining", b"reset"), numbers, strict=True):
-                found.append((b"x-ratelimit-%b-%b" % (name, kind), b"%d" % number))
-    listed = _tightest(slots, now_ms)
-    if listed:
-        found.append((b"ratelimit-policy", _list(_policy(slot) for slot in listed)))
-    # Of calls at once nobody can say what is left: other workers' are not known here.
-    counted = [slot for slot in listed if slot.index != CONCURRENCY]
-    if counted:
-        found.append((b"ratelimit", _list(_state(slot, now_ms) for slot in counted)))
-    return found
+    # One pass and few calls: this runs for every call of a key with rate limits.
+    tightest: dict[int, tuple[int, int, int]] = {}
+    policies: list[str] = []
+    states: list[str] = []
+    for slot in slots if len(slots) <= MOST_LISTED else _tightest_first(slots, now_ms):
+        limit, left, index = slot.limit or 0, _left(slot, now_ms), slot.index
+        end_ms = slot.lease.end_ms
+        found = (left, -end_ms, limit)
+        if index not in tightest or found < tightest[index]:
+            tightest[index] = found
+        if len(policies) == MOST_LISTED:
+            continue
+        name = slot.ref.name
+        if "\\" in name or '"' in name:
+            name = name.replace("\\", "\\\\").replace('"', '\\"')
+        policy = f'"{name}";q={min(limit, _MOST)}{_UNITS[index]}'
+        # Of calls at once nobody can say what is left: other workers' are not known here.
+        state = "" if index == CONCURRENCY else f'"{name}";r={min(left, _MOST)}'
+        if slot.ref.window != Window.LIFETIME:
+            policy += f";w={(end_ms - slot.lease.start_ms) // 1000}"
+            state = state and f"{state};t={_seconds(end_ms, now_ms)}"
+        policies.append(policy)
+        if state:
+            states.append(state)
+    return [*_shown(tightest, now_ms), *_listed(policies, states)]
 
 
-def _tightest(slots: Sequence[Slot], now_ms: int) -> Sequence[Slot]:
-    """Those of which the smallest part is left, in their order, as many as are listed."""
-    if len(slots) <= MOST_LISTED:
-        return slots
-    parts = [_left(slot, now_ms) * _MOST // max(1, slot.limit or 0) for slot in slots]
-    order = sorted(range(len(slots)), key=parts.__getitem__)
-    return [slots[position] for position in sorted(order[:MOST_LISTED])]
+def _shown(tightest: Mapping[int, tuple[int, int, int]], now_ms: int) -> Headers:
+    shown: Headers = []
+    for index, limit_name, remaining_name, reset_name in _SHOWN:
+        if index in tightest:
+            left, end_ms, limit = tightest[index]
+            shown += (
+                (limit_name, b"%d" % limit),
+                (remaining_name, b"%d" % left),
+                (reset_name, b"%d" % _seconds(-end_ms, now_ms)),
+            )
+    return shown
+
+
+def _listed(policies: Sequence[str], states: Sequence[str]) -> Headers:
+    listed = ((b"ratelimit-policy", policies), (b"ratelimit", states))
+    return [(name, ", ".join(items).encode("ascii")) for name, items in listed if items]
+
+
+def _tightest_first(slots: Sequence[Slot], now_ms: int) -> Sequence[Slot]:
+    """These limits, those of which the smallest part is left before the others."""
+    return sorted(slots, key=lambda slot: _left(slot, now_ms) * _MOST // max(1, slot.limit or 0))
 
 
 def _is_shown(slot: Slot) -> bool:
@@ -68,29 +103,9 @@ def _is_shown(slot: Slot) -> bool:
 
 
 def _left(slot: Slot, now_ms: int) -> int:
-    return slot.free_at(now_ms) or 0
+    lease = slot.lease if now_ms < slot.lease.end_ms else slot.current(now_ms)
+    return max(0, (slot.known_left or 0) - lease.held)
 
 
-def _reset_s(slot: Slot, now_ms: int) -> int:
-    return max(1, -(-(slot.lease.end_ms - now_ms) // 1000))
-
-
-def _policy(slot: Slot) -> str:
-    item = f"{_name(slot)};q={min(slot.limit or 0, _MOST)}{_UNITS[slot.index]}"
-    if slot.ref.window == "lifetime":
-        return item
-    return f"{item};w={(slot.lease.end_ms - slot.lease.start_ms) // 1000}"
-
-
-def _state(slot: Slot, now_ms: int) -> str:
-    item = f"{_name(slot)};r={min(_left(slot, now_ms), _MOST)}"
-    return item if slot.ref.window == "lifetime" else f"{item};t={_reset_s(slot, now_ms)}"
-
-
-def _name(slot: Slot) -> str:
-    """The limit's public name, as a refusal has it, as a structured field's string."""
-    return '"' + slot.ref.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _list(items: Iterable[str]) -> bytes:
-    return ", ".join(items).encode("ascii")
+def _seconds(end_ms: int, now_ms: int) -> int:
+    return max(1, -(-(end_ms - now_ms) // 1000))
