@@ -28,9 +28,10 @@ async def tell_of_soft_limits(database: Database) -> int:
     while True:
         async with database.read() as tx:
             found = await alerts.list_reached(tx, limit=_MANY)
-        if found:
-            told += await database.transact(partial(_tell, found=found))
-        if len(found) < _MANY:
+        new = await database.transact(partial(_tell, found=found)) if found else 0
+        told += new
+        # Where others have told of all of these meanwhile, they have seen the rest too.
+        if len(found) < _MANY or not new:
             return told
 
 
