@@ -118,6 +118,7 @@ async def open_house(api: Api, *, secret: bytes = VAULT_SECRET) -> AsyncIterator
         people=people,
     )
     served = app.create(plane, version="0")
-    made = Api(served, api.client, api.database, api.installation)
-    yield House(made, people, letters)
+    transport = httpx2.ASGITransport(app=served, client=("192.0.2.1", 5))
+    async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+        yield House(Api(served, client, api.database, api.installation), people, letters)
     pool.close()
