@@ -167,7 +167,9 @@ def test_a_worker_that_is_cut_off_stops_a_key_that_another_deleted(
         print(f"stopped {took:.1f} s after the deletion")
         house.proxy.heal()
         house.made.wait_until_ready()
-        assert house.call(secret=secret)[0].status == 401
+        # Another reason may have ended the loop first, a lease say that could not be refilled.
+        while (status := house.call(secret=secret)[0].status) != 401:
+            assert time.monotonic() - deleted < STALE_S + ANSWER_S, status
     finally:
         assert other.stop() == 0
     house.require_books()
