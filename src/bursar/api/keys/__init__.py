@@ -15,6 +15,7 @@ from bursar.api.keys.shapes import (
     AnyNewKeyFields,
     KeyFields,
     KeyListShape,
+    KeyShape,
     NewKeyFields,
     NewKeyListFields,
     NewKeyListShape,
@@ -36,7 +37,7 @@ from bursar.service.access import InferencePrincipal, OperatorPrincipal, Provisi
 from bursar.service.keys import views
 from bursar.service.keys.views import KeyView
 from bursar.service.limits import allowances as limits
-from bursar.store.database import WriteTx
+from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import KeyFilter
 
 # What a list of keys can be asked for; without any of them it is all of them, on one page.
@@ -50,6 +51,7 @@ FILTERS: Final = (
     "cursor",
     "limit",
 )
+_AT_ONCE: Final = 250
 _POSITION: Final = re.compile(r"([1-9][0-9]{0,18})")
 
 
@@ -70,19 +72,14 @@ async def list_keys(call: Call[ProvisioningPrincipal]) -> Response:
             after_id = int(pages.read(cursor, list_name, form=_POSITION)[0])
     await plane.database.catch_up()
     async with plane.database.read() as tx:
-        rows = await keys.list_keys(
-            tx,
-            account_id=account_id,
-            where=where,
-            after_id=after_id,
-            limit=None if limit is None else limit + 1,
+        most = None if limit is None else limit + 1
+        found = await _read(
+            tx, account_id, where=where, after_id=after_id, most=most, now_ms=plane.now_ms()
         )
-        page = rows[:limit]
-        found = await views.view(tx, account_id=account_id, rows=page, now_ms=plane.now_ms())
-    answer = KeyListShape(keys=[shapes.shape(each) for each in found])
+    answer = KeyListShape(keys=found[:limit])
     if limit is not None:
-        is_last = len(page) == len(rows)
-        answer["next_cursor"] = None if is_last else pages.write(list_name, page[-1].id)
+        is_last = len(found) <= limit
+        answer["next_cursor"] = None if is_last else pages.write(list_name, found[limit - 1]["id"])
     return reply(answer)
 
 
@@ -247,6 +244,30 @@ async def create_any(call: Call[OperatorPrincipal]) -> Response:
         return shapes.new_shape(view, made.secret)
 
     return await carry_out(call, effect, status=201)
+
+
+async def _read(
+    tx: ReadTx,
+    account_id: int,
+    *,
+    where: KeyFilter | None,
+    after_id: int,
+    most: int | None,
+    now_ms: int,
+) -> list[KeyShape]:
+    """Up to `most` keys (None: all), some at a time, so that no call waits for a long list."""
+    found: list[KeyShape] = []
+    while most is None or len(found) < most:
+        size = _AT_ONCE if most is None else min(_AT_ONCE, most - len(found))
+        rows = await keys.list_keys(
+            tx, account_id=account_id, where=where, after_id=after_id, limit=size
+        )
+        seen = await views.view(tx, account_id=account_id, rows=rows, now_ms=now_ms)
+        found += [shapes.shape(view) for view in seen]
+        if len(rows) < size:
+            break
+        after_id = rows[-1].id
+    return found
 
 
 def _filter(query: Query) -> KeyFilter:

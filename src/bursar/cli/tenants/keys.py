@@ -189,9 +189,7 @@ def update(
         list[Liftable] | None, typer.Option(help="What shall be gone; repeatable.")
     ] = None,
 ) -> None:
-    """Change a key. What is not named stays as it is; workers follow within a second.
-
-    A list that is named takes the place of the one before.
+    """Change a key. What is not named stays; a list takes the place of the one before.
 
     \b
     bursar keys update 3 --disable
