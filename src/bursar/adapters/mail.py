@@ -62,10 +62,12 @@ class SmtpMailer:
             server.send_message(message)
 
     def _connect(self) -> smtplib.SMTP:
+        # How we introduce ourselves; by default a name server would be asked for it.
+        own = self.sender.rpartition("@")[2]
         if self.security == "tls":
             context = ssl.create_default_context()
-            return smtplib.SMTP_SSL(self.host, self.port, timeout=_TIMEOUT_S, context=context)
-        server = smtplib.SMTP(self.host, self.port, timeout=_TIMEOUT_S)
+            return smtplib.SMTP_SSL(self.host, self.port, own, timeout=_TIMEOUT_S, context=context)
+        server = smtplib.SMTP(self.host, self.port, own, timeout=_TIMEOUT_S)
         if self.security == "starttls":
             try:
                 server.starttls(context=ssl.create_default_context())
@@ -132,7 +134,7 @@ class Post:
         for attempt in range(1, _TRIES + 1):
             try:
                 await asyncio.to_thread(self._mailer.send, letter)
-            except (OSError, smtplib.SMTPException) as error:
+            except (OSError, ValueError, smtplib.SMTPException) as error:
                 failure = type(error).__name__
                 _log.warning("mail_failed", subject=letter.subject, error=failure, attempt=attempt)
                 if attempt < _TRIES:

@@ -7,6 +7,7 @@ Must not know what is sealed.
 
 import hmac
 import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,6 @@ from bursar.core.errors import Unavailable
 
 SECRET_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
-_PRIVATE: Final = 0o600
 
 
 class Vault:
@@ -70,8 +70,7 @@ def load(path: Path) -> Vault:
 def _read_or_make(path: Path) -> bytes:
     if not path.exists():
         # Whole or not at all: of several that start at once, one makes it and all read that one.
-        made = path.with_name(f"{path.name}.{os.getpid()}")
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+        fd, made = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         try:
             os.write(fd, os.urandom(SECRET_BYTES))
             os.fsync(fd)
@@ -82,5 +81,5 @@ def _read_or_make(path: Path) -> bytes:
         except FileExistsError:
             pass
         finally:
-            made.unlink()
+            os.unlink(made)
     return path.read_bytes()
