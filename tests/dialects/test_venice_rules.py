@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,11 +11,13 @@ import httpx2
 import pytest
 
 from bursar.core.allowances import Resource
+from bursar.core.secrets import KeyKind
 from bursar.core.windows import Window
 from bursar.dialects.venice import app, routes
 from bursar.dialects.venice.fields import format_moment
 from bursar.edge.calls import make_plane
 from bursar.service import accounts, keys
+from bursar.service.keys import KeySettings
 from bursar.service.limits import allowances
 from bursar.service.limits.rules import Scope
 from bursar.store.database import Database
@@ -301,6 +304,25 @@ async def test_an_admin_key_has_no_limit_and_makes_keys_for_its_own_account(
     assert (away.status_code, away.json()["code"]) == (403, "UNAUTHORIZED")
     words = "This API key is restricted to configured IP addresses"
     assert away.json()["error"].startswith(words)
+
+
+async def test_keys_that_a_confined_key_makes_are_as_confined(spoken: Spoken) -> None:
+    async with spoken.database.write() as tx:
+        confined = await keys.create(
+            tx,
+            account_id=ACCOUNT_ID,
+            user_id=None,
+            name="for tests",
+            random_bytes=os.urandom,
+            kind=KeyKind.PROVISIONING,
+            settings=KeySettings(environment="test", models=("sandbox/*",)),
+        )
+    made = await spoken.call("POST", "/api_keys", secret=confined.secret, json=NEW, headers=JSON)
+    assert made.status_code == 200
+    async with spoken.database.read() as tx:
+        key_id = int(made.json()["data"]["id"])
+        row = await keys.get(tx, account_id=ACCOUNT_ID, key_id=key_id)
+    assert (row.environment, row.models) == ("test", ("sandbox/*",))
 
 
 async def test_a_creation_that_is_repeated_under_its_key_is_done_once(spoken: Spoken) -> None:

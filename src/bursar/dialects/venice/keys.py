@@ -15,6 +15,7 @@ from starlette.responses import Response
 from bursar.core import permissions
 from bursar.core.allowances import OWN, Resource
 from bursar.core.errors import BursarError, Invalid, NotFound
+from bursar.core.permissions import Rights
 from bursar.core.secrets import KeyKind
 from bursar.core.windows import Window
 from bursar.dialects.venice import fields
@@ -149,7 +150,7 @@ async def create(call: Call[ProvisioningPrincipal]) -> Response:
                 kind=kind,
                 credit_limit_nanos=limit if is_lifelong else None,
                 expires_ms=_expiry(new.expires_at),
-                settings=KeySettings(networks=new.ip_allowlist or None),
+                settings=_settings(caller.rights, new.ip_allowlist),
                 by=caller,
             )
             if limit is not None and not is_lifelong:
@@ -274,6 +275,17 @@ async def _lift_limit(tx: WriteTx, row: KeyRow, window: Window) -> None:
         resource=Resource.COST,
         window=window,
         model="",
+    )
+
+
+def _settings(own: Rights, networks: Sequence[str] | None) -> KeySettings:
+    """What Venice has no words for is as wide as with the key that asks."""
+    return KeySettings(
+        project_id=own.project_id,
+        environment=own.environment,
+        models=own.models,
+        endpoints=own.endpoints,
+        networks=networks or None,
     )
 
 
