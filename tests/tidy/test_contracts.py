@@ -17,7 +17,7 @@ import pytest
 from tests.tidy.sources import ROOT
 
 PACKAGES = (
-    *("__main__", "cli", "bootstrap", "sdk"),
+    *("__main__", "cli", "bootstrap", "sdk", "compat"),
     *("api", "dialects", "dashboard", "gateway", "jobs", "config", "edge"),
     *("service", "worker", "store", "adapters", "telemetry", "core"),
 )
@@ -54,6 +54,9 @@ FORBIDDEN = [
     ("sdk", "core", "sdk"),
     ("sdk", "store", "sdk"),
     ("sdk", "cli", "sdk"),
+    ("sdk", "compat", "sdk"),
+    ("compat", "store", "sdk"),
+    ("compat", "bootstrap", "sdk"),
 ]
 
 ALLOWED = [
@@ -61,7 +64,8 @@ ALLOWED = [
     ("cli", "bootstrap"),
     ("cli", "config"),
     ("cli", "sdk"),
-    *(("bootstrap", package) for package in PACKAGES[4:]),
+    ("compat", "sdk"),
+    *(("bootstrap", package) for package in PACKAGES[5:]),
     ("api", "edge"),
     ("api", "service"),
     ("dialects", "edge"),
