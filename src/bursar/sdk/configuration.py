@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from bursar.sdk.errors import ConfigurationError
 from bursar.sdk.values import Secret
@@ -84,13 +84,8 @@ def clean_url(url: str) -> str:
 
     Raises ConfigurationError for what is no http(s) address, or holds credentials or a query.
     """
-    try:
-        parts = urlsplit(url.strip())
-        is_good = bool(parts.hostname) and parts.scheme in ("http", "https")
-        _ = parts.port
-    except ValueError:
-        is_good = False
-    if not is_good or "@" in parts.netloc or parts.query or parts.fragment:
+    parts = _split(url)
+    if parts is None or "@" in parts.netloc or parts.query or parts.fragment:
         # The address is not repeated: it may hold a password.
         raise ConfigurationError(
             "The base URL is not one: it looks like https://bursar.example.com, without user, "
@@ -98,6 +93,16 @@ def clean_url(url: str) -> str:
         )
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an http(s) address with a host and, if any, a port that can be one."""
+    try:
+        parts = urlsplit(url.strip())
+        is_good = bool(parts.hostname) and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:
+        return None
+    return parts if is_good else None
 
 
 def profiles_path() -> Path:

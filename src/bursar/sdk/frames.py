@@ -81,4 +81,5 @@ def shown(value: object) -> str:
 
 def _fields(item: object) -> dict[str, Any]:
     found = getattr(item, "fields", None)
-    return dict(found()) if callable(found) else {}
+    fields: dict[str, Any] = found() if callable(found) else {}
+    return fields

@@ -26,12 +26,13 @@ class AccountManager:
             "rate_limits": lambda: asdict(self._api_keys.get_rate_limits()),
         }
         found: dict[str, Any] = {}
+        refused: UnauthorizedError | None = None
         for name, ask in parts.items():
             try:
                 found[name] = ask()
             except UnauthorizedError as error:
                 refused = error
-        if not found:
+        if not found and refused is not None:
             raise refused
         return found
 
