@@ -238,3 +238,24 @@ async def test_users_are_listed_page_by_page(house: House) -> None:
             break
         path = f"/v1/account/users?limit=2&cursor={page['next_cursor']}"
     assert seen == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_member_makes_rotates_and_deletes_their_own_keys_and_no_others(
+    house: House,
+) -> None:
+    user_id = await house.add("ann@example.test", "member")
+    token = await house.token("ann@example.test")
+    path = "/v1/account/keys"
+    made = (await house.call("POST", path, {"name": "mine"}, token=token)).json()
+    assert made["user_id"] == user_id
+    for others in ({"name": "x", "user_id": 1}, {"name": "x", "user_id": None}):
+        refused = await house.call("POST", path, others, token=token)
+        assert code_of(refused) == (403, "exceeds_own_rights")
+    anothers = await house.api.post(path, {"name": "another's"})
+    for key_id, is_own in ((made["id"], True), (anothers["id"], False)):
+        changed = await house.call("PATCH", f"{path}/{key_id}", {"name": "y"}, token=token)
+        assert code_of(changed) == (403, "insufficient_role")
+        rotated = await house.call("POST", f"{path}/{key_id}/rotate", {}, token=token)
+        deleted = await house.call("DELETE", f"{path}/{key_id}", token=token)
+        found = (rotated.status_code, deleted.status_code)
+        assert found == ((200, 204) if is_own else (403, 403))

@@ -12,6 +12,7 @@ from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
+from bursar.core.people.roles import Action
 
 _PAGE: Final = ("cursor", "limit")
 _KEY: Final = "/v1/account/keys/{key_id}"
@@ -48,6 +49,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         shapes.NewKeyShape,
         status=201,
         body=shapes.NewKeyFields,
+        action=Action.OWN_KEYS,
     ),
     provisioning(
         "POST",
@@ -56,16 +58,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         shapes.NewKeyListShape,
         status=201,
         body=shapes.NewKeyListFields,
+        action=Action.OWN_KEYS,
     ),
     provisioning("GET", _KEY, keys.show, shapes.KeyShape),
     provisioning("PATCH", _KEY, keys.update, shapes.KeyShape, body=shapes.KeyFields),
-    provisioning("DELETE", _KEY, keys.delete, None, status=204),
+    provisioning("DELETE", _KEY, keys.delete, None, status=204, action=Action.OWN_KEYS),
     provisioning(
         "POST",
         f"{_KEY}/rotate",
         keys.rotate,
         shapes.NewKeyShape,
         body=shapes.RotationFields,
+        action=Action.OWN_KEYS,
     ),
     provisioning("GET", _PROJECTS, projects.list_projects, projects.ProjectListShape, query=_PAGE),
     provisioning(
@@ -107,6 +111,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         explain.explain,
         explain.ExplanationShape,
         body=explain.ExplainFields,
+        action=Action.READ,
     ),
     provisioning(
         "GET",

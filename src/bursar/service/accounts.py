@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bursar.core import text, windows
 from bursar.core.errors import Conflict, NotFound
+from bursar.core.people import emails
 from bursar.core.secrets import KeyKind
 from bursar.service import keys, ledger
 from bursar.service.limits import plans
@@ -149,7 +150,7 @@ async def bootstrap_installation(
     starting credit. Without a password, one is made. Raises Conflict (`already_initialised`) when
     the database has an account already, whoever made it.
     """
-    email = text.clean_name(email, param="email")
+    email = emails.clean_email(email)
     password = password or random_bytes(_PASSWORD_BYTES).hex()
     # First of all an id: its row is locked until commit, so of two that run at once one waits here
     # and then sees that it is not the first.

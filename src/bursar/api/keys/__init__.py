@@ -185,7 +185,8 @@ async def delete(call: Call[ProvisioningPrincipal]) -> Response:
     """Delete a key for good."""
     key_id = parse_path_id(call.path["key_id"])
     account_id = call.caller.account_id
-    await call.plane.database.transact(partial(keys.delete, account_id=account_id, key_id=key_id))
+    effect = partial(keys.delete, account_id=account_id, key_id=key_id, by=call.caller)
+    await call.plane.database.transact(effect)
     return Response(status_code=204)
 
 

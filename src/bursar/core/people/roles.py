@@ -23,7 +23,7 @@ class Action(StrEnum):
 
     READ = "read"  # look at everything of the account but secrets, which nobody can
     OWN_PROFILE = "own_profile"  # one's own name, password, second factor and sessions
-    OWN_KEYS = "own_keys"  # make keys for oneself, and change those
+    OWN_KEYS = "own_keys"  # make, rotate and delete keys of one's own
     MANAGE = "manage"  # everybody's keys, limits and projects
     PEOPLE = "people"  # invite, change and remove people, up to one's own role
     OWNERS = "owners"  # make owners, and change or remove them

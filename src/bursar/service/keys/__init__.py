@@ -209,12 +209,14 @@ async def rotate(
 
     A secret that was reported to be public gets no grace, and one that was in its grace already
     stops. Raises NotFound, Invalid (`invalid_value`) for the grace, and Forbidden
-    (`exceeds_own_rights`) where the key may do more than `by`.
+    (`exceeds_own_rights`) where the key may do more than `by`, (`insufficient_role`) where it is
+    another's.
     """
     if not 0 <= grace_s <= MAX_GRACE_S:
         message = f"A grace period has 0 to {MAX_GRACE_S} seconds."
         raise Invalid("invalid_value", message, param="grace_s")
     before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
+    await fields.require_own(tx, by=by, row=before)
     fields.check_rights(by, fields.rights_of(before))
     secret, stored = _mint(kind, random_bytes)
     await keys.rotate_key(
@@ -230,12 +232,20 @@ async def rotate(
 
 
 async def delete(
-    tx: WriteTx, *, account_id: int, key_id: int, kind: KeyKind = KeyKind.INFERENCE
+    tx: WriteTx,
+    *,
+    account_id: int,
+    key_id: int,
+    kind: KeyKind = KeyKind.INFERENCE,
+    by: Principal | None = None,
 ) -> None:
-    """Delete a key of the account for good; raises NotFound.
+    """Delete a key of the account for good; raises NotFound, and Forbidden (`insufficient_role`).
 
     Its row stays for reports. Workers stop admitting it within a second.
     """
+    if by is not None:
+        before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
+        await fields.require_own(tx, by=by, row=before)
     if not await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind):
         raise _not_found()
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))

@@ -192,6 +192,18 @@ async def check_project(
         raise exceeds("project_id")
 
 
+async def require_own(tx: WriteTx, *, by: Principal | None, row: KeyRow) -> None:
+    """Require that the key is the caller's, or the caller one who may do things for others.
+
+    Raises Forbidden (`insufficient_role`).
+    """
+    if by is not None and by.user_id is not None and row.user_id == by.user_id:
+        return
+    if not await is_trusted(tx, account_id=row.account_id, by=by):
+        message = "Your role in this account allows this for your own keys only."
+        raise Forbidden("insufficient_role", message)
+
+
 async def is_trusted(tx: WriteTx, *, account_id: int, by: Principal | None) -> bool:
     """Whether the caller may do things for others: owners, admins, and keys that act for nobody."""
     if by is None or by.user_id is None:
