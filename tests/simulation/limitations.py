@@ -89,14 +89,18 @@ async def warn(tx: Any, rng: random.Random, account_id: int) -> None:
         await tx.execute(statement.values(soft_amount=amount))
 
 
-async def draw_change(tx: Any, rng: random.Random, account_id: int, key_id: int) -> Change | None:
+async def draw_change(tx: Any, rng: random.Random, account_id: int) -> Change | None:
     """Another amount for a limit that a key has: a new one would not count what was before."""
-    found = await rows.list_of_scope(tx, account_id=account_id, scope=f"key:{key_id}")
-    refs = [row.ref for row in found if row.ref.window != Window.LIFETIME]
+    found = await rows.list_limits(tx, account_id=account_id)
+    refs = [
+        row.ref
+        for row in found
+        if row.ref.scope.startswith("key:") and row.ref.window != Window.LIFETIME
+    ]
     if not refs:
         return None
     ref, amount = rng.choice(refs), rng.choice((0, 5, 50, 500))
-    return f"{ref.name} to {amount}", partial(_set, ref=ref, amount=amount)
+    return f"{ref.name} is {amount} now", partial(_set, ref=ref, amount=amount)
 
 
 async def draw_plan_change(tx: Any, rng: random.Random) -> Change | None:

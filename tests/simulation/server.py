@@ -82,6 +82,10 @@ class Server:
         self._listeners = [each for each in self._listeners if each[0] is not process]
         for connection in [each for each in self._open if each.process is process]:
             self.later(self.rng.random() * 0.5, connection.undo)
+        writer = self._writer
+        if writer is not None and writer.process is process and writer not in self._open:
+            # It got the lock, and died before it knew.
+            self.later(self.rng.random() * 0.5, self.unlock, writer)
 
     def reach(self, process: Process) -> bool:
         """Whether this process can talk to the server."""

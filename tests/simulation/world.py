@@ -151,7 +151,7 @@ class World:
             journal_max_bytes=rng.choice((1 << 13, 1 << 16, 1 << 16)),
             settle_batch=rng.choice((1, 4, 16, 64)),
             settle_linger_s=rng.choice((0.0, 0.01, 0.1)),
-            settle_backlog_most=rng.choice((3, 1_000)),
+            settle_backlog_most=rng.choice((1, 1_000)),
             max_staleness_s=1,
             lease_ttl_s=3,
             lease_idle_s=rng.choice((0.5, 2.0)),
@@ -435,6 +435,7 @@ class World:
             self._correct,
             self._limit,
             self._disable,
+            self._change_rate,
             self.rng.choice((self._change_rate, self._change_plan)),
         )
         work = self.rng.choice(works)(self.rng.choice(self.keys))
@@ -479,7 +480,7 @@ class World:
 
     async def _change_rate(self, key: Key) -> None:
         async with self.books.read() as tx:
-            change = await limitations.draw_change(tx, self.rng, key.account_id, key.key_id)
+            change = await limitations.draw_change(tx, self.rng, key.account_id)
         if change is not None:
             await self._try(*change)
 
