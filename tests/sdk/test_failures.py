@@ -209,6 +209,13 @@ async def test_a_call_of_a_model_is_sent_once(face: Face) -> None:
     assert sent == 2
 
 
+async def test_pages_that_lead_nowhere_end(face: Face) -> None:
+    async with listening(saying(answer(b'{"alerts":[],"next_cursor":"again"}'))) as where:
+        client = face.client(SECRET, base_url=f"http://{where}")
+        with pytest.raises(InvalidAnswer, match="next page"):
+            await face.all(client.alerts.list())
+
+
 # ── Who it is ───────────────────────────────────────────────────────────────────────────────────
 
 

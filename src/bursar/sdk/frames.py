@@ -5,7 +5,7 @@ Owns how results become rows. pandas is imported only here and only when asked f
 """
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
@@ -80,6 +80,5 @@ def shown(value: object) -> str:
 
 
 def _fields(item: object) -> dict[str, Any]:
-    found = getattr(item, "fields", None)
-    fields: dict[str, Any] = found() if callable(found) else {}
-    return fields
+    found: Callable[[], dict[str, Any]] | None = getattr(item, "fields", None)
+    return {} if found is None else found()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from bursar.sdk.calls import Answer, Call, Page
+from bursar.sdk.errors import InvalidAnswer
 from bursar.sdk.frames import Listing
 
 T = TypeVar("T")
@@ -91,4 +92,6 @@ class AsyncPaged(Generic[T]):
 def _following(call: Call[Page[T]], page: Page[T]) -> Call[Page[T]] | None:
     if page.next_cursor is None:
         return None
+    if page.next_cursor == call.query.get("cursor"):
+        raise InvalidAnswer("The server's next page is the one that it has just sent.")
     return replace(call, query={**call.query, "cursor": page.next_cursor})
