@@ -24,6 +24,7 @@ from bursar.worker.purse import Hold
 from tests import soak
 from tests.databases import Clock
 from tests.factories import KEY_ID, KEY_LIMIT, WALLET, open_account
+from tests.serving import until
 from tests.worker.conftest import limits
 from tests.worker.test_plane import needs, spend, stored
 
@@ -209,3 +210,15 @@ def _ended(team: Team, answers: list[Any], asked: list[int]) -> list[tuple[Worke
         worker = next(w for w in team.workers if w.purse.slots.get(slot.ref) is slot)
         found.append((worker, hold, cost))
     return found
+
+
+async def test_what_was_returned_can_be_leased_again_at_once(team: Team) -> None:
+    """That the store had no more is known of the time when all of it was here."""
+    await team.hoard(0, KEY_NANOS)
+    worker = team.workers[0]
+    slot = worker.purse.slots[KEY_LIMIT]
+    worker.leasing.refill([slot])
+    await until(lambda: slot.exhausted_until_ms > team.clock.now_ms)
+    worker.leasing.recall([slot])
+    await until(lambda: not slot.lease.available)
+    assert isinstance(await team.hold(0, KEY_NANOS), Hold)

@@ -170,6 +170,8 @@ class Leasing:
             if lease.available > kept:
                 returns.append((slot, lease, lease.available - kept))
                 lease.available = kept
+                # That the store had no more was true only while it was here.
+                slot.exhausted_until_ms = 0
             slot.low_water = 0
             slot.is_refilling = False
         if not returns:
