@@ -1,4 +1,4 @@
-"""What people know and carry is in no row of the database, no log line and no answer but its own."""
+"""What people know and carry is in no row of the database, no log line and no other answer."""
 
 from __future__ import annotations
 
