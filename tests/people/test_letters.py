@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import func, select
 
+from bursar.jobs import retention
 from bursar.store.people import letters, members
+from bursar.store.tables import (
+    invitations,
+    password_resets,
+    sessions,
+    sign_in_tries,
+    signing_keys,
+)
 from tests.databases import Clock
 from tests.people.house import PASSWORD, House, code_of
 
@@ -231,3 +240,41 @@ async def test_two_who_accept_at_once_make_one_person(house: House, admin: str) 
     found = await asyncio.gather(*(accept(house, house.link_token()) for _ in range(4)))
     assert found.count((201, "")) == 1
     assert {status for status, _ in found} == {201, 410}
+
+
+async def test_whoever_signs_up_elsewhere_in_the_meantime_is_asked_for_their_password(
+    house: House, admin: str
+) -> None:
+    await invite(house, admin, "bob@example.test")
+    real = house.people.passwords.hash
+
+    async def meanwhile(password: str) -> str:
+        await house.add("bob@example.test", account_id=99)
+        return await real(password)
+
+    house.people.passwords.hash = meanwhile  # type: ignore[method-assign]
+    assert await accept(house, house.link_token()) == (409, "person_exists")
+    assert await accept(house, house.link_token(), password=PASSWORD) == (201, "")
+
+
+async def test_what_is_over_is_forgotten_and_what_counts_is_kept(
+    house: House, admin: str, clock: Clock
+) -> None:
+    await ask(house, "admin@example.test")
+    await invite(house, admin, "bob@example.test")
+    await house.try_in("admin@example.test", "wrong password")
+    counted = (sessions, password_resets, invitations, sign_in_tries, signing_keys)
+
+    async def count() -> list[int]:
+        await retention.tidy(house.database, limit_log_days=30)
+        async with house.database.read() as tx:
+            queries = [select(func.count()).select_from(table) for table in counted]
+            return [int((await tx.execute(query)).scalar_one()) for query in queries]
+
+    assert await count() == [1, 1, 1, 5, 1]
+    clock.advance(2 * DAY_MS)
+    assert await count() == [1, 0, 1, 0, 1]
+    clock.advance(30 * DAY_MS)
+    assert await count() == [1, 0, 0, 0, 0]
+    clock.advance(120 * DAY_MS)
+    assert await count() == [0, 0, 0, 0, 0]

@@ -1,8 +1,9 @@
 """Mail: letters to people, over SMTP or, where there is none, printed in the log.
 
 Owns how a letter leaves. Sending is nobody's wait: letters queue up in memory, up to a bound, and
-one task sends them. One that cannot be sent is tried a few times and then told of in the log. Must
-not know what they say.
+one task sends them. One that cannot be sent is tried a few times and then told of in the log; those
+that wait when the process ends are lost, and whoever misses one asks again. Must not know what they
+say.
 """
 
 import asyncio

@@ -100,7 +100,7 @@ async def accept(
     Raises Gone (`invitation_gone`) for a letter that was used, has expired, was taken back, was
     sent to another address, or came from somebody who may not invite any more; Invalid
     (`weak_password`) for a new person's password, Unauthenticated (`invalid_credentials`) and
-    RateRefused for a known person's.
+    RateRefused for a known person's; Conflict (`person_exists`) for one who was new a moment ago.
     """
     token_hash = forms.link_digest(acceptance.token) or b""
     async with gate.enter(), database.read() as tx:
@@ -124,6 +124,9 @@ async def accept(
         taken = await letters.delete_invitation(tx, account_id=now.account_id, invitation_id=now.id)
         if taken is None:
             raise _gone()
+        if user_id is None and await members.find_user(tx, email=now.email) is not None:
+            message = "Somebody with this address has just signed up. Send your password for it."
+            raise Conflict("person_exists", message)
         member_id = user_id or await users.insert_user(
             tx, email=now.email, name=name, password_hash=fresh
         )
