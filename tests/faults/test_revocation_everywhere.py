@@ -160,9 +160,10 @@ def revoke(
         eventually(partial(probes.statuses, worker, done + within_s))
         final = probes.statuses(worker, done + within_s)
         assert final == {status}, f"{change.__name__}: worker {worker} answers {final}"
+    lags = [probes.last_let_in(worker, done) for worker in range(HOSTS)]
     if change is suspended:
         set_status(running.first, "active")
-    return [probes.last_let_in(worker, done) for worker in range(HOSTS)]
+    return lags
 
 
 def test_whatever_is_taken_away_is_refused_by_every_worker_within_a_second_and_mostly_at_once(
