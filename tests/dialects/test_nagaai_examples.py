@@ -60,9 +60,9 @@ async def test_a_key_is_created_listed_updated_and_deleted(live_server: LiveServ
     [line] = await run(live_server, "create_key")
     secret = line.removeprefix("New API Key: ")
     assert secrets.parse(secret) is KeyKind.INFERENCE
+    assert (await live_server.chat(secret)).status_code == 200
     made = (await keys(live_server))["Production API Key"]
     assert made["credit_limit"] == 500.0
-    assert (await live_server.chat(secret)).status_code == 200
 
     environment = {"KEY_ID": str(made["id"])}
     change = {"is_enabled": False}
@@ -70,6 +70,9 @@ async def test_a_key_is_created_listed_updated_and_deleted(live_server: LiveServ
     assert "Production API Key: disabled" in await run(live_server, "list_keys")
     assert await run(live_server, "update_key", **environment) == ["200"]
     updated = (await keys(live_server))["Updated Key Name"]
+    (limit,) = updated.pop("limits")
+    (before,) = made.pop("limits")
+    assert (limit["limit"], limit["used"]) == ("200.00", before["used"])
     assert updated == {**made, "name": "Updated Key Name", "credit_limit": 200.0}
     assert "Updated Key Name: enabled" in await run(live_server, "list_keys")
 

@@ -33,7 +33,7 @@ async def test_limits_are_exact(api: Api) -> None:
         assert response.status_code == 201, response.text
         assert b'"credit_limit":%s,' % shown in response.content
         listed = await api.call("GET", f"/v1/account/keys/{response.json()['id']}")
-        assert b'"credit_limit":%s}' % shown in listed.content
+        assert b'"credit_limit":%s,' % shown in listed.content
 
 
 NO_AMOUNTS: list[tuple[bytes, int, str]] = [
