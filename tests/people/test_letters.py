@@ -242,6 +242,23 @@ async def test_two_who_accept_at_once_make_one_person(house: House, admin: str) 
     assert {status for status, _ in found} == {201, 410}
 
 
+async def test_invitations_of_several_accounts_accepted_at_once_make_one_person(
+    house: House,
+) -> None:
+    for _ in range(4):
+        _, provisioning = await house.api.open_account()
+        assert await invite(house, provisioning, "bob@example.test") == (202, "")
+    tokens = [house.link_token(number) for number in range(4)]
+    found = await asyncio.gather(*(accept(house, token) for token in tokens))
+    assert sorted(found) == [(201, ""), *[(409, "person_exists")] * 3]
+    late = [
+        accept(house, token)
+        for token, (status, _) in zip(tokens, found, strict=True)
+        if status != 201
+    ]
+    assert await asyncio.gather(*late) == [(201, "")] * 3
+
+
 async def test_whoever_signs_up_elsewhere_in_the_meantime_is_asked_for_their_password(
     house: House, admin: str
 ) -> None:

@@ -124,9 +124,6 @@ async def accept(
         taken = await letters.delete_invitation(tx, account_id=now.account_id, invitation_id=now.id)
         if taken is None:
             raise _gone()
-        if user_id is None and await members.find_user(tx, email=now.email) is not None:
-            message = "Somebody with this address has just signed up. Send your password for it."
-            raise Conflict("person_exists", message)
         member_id = user_id or await users.insert_user(
             tx, email=now.email, name=name, password_hash=fresh
         )

@@ -6,14 +6,22 @@ know passwords, only their hashes, nor what a role allows.
 
 from sqlalchemy import insert, select
 
+from bursar.core.errors import Conflict
 from bursar.store import counters
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.tables import members, users
 
 
 async def insert_user(tx: WriteTx, *, email: str, name: str, password_hash: str) -> int:
-    """Store a person and return their id."""
+    """Store a person and return their id.
+
+    Raises Conflict (`person_exists`) where somebody has the address: of several who store it at
+    once all but the first wait for the counter, and see the first one's row then.
+    """
     user_id = await counters.advance(tx, name="users")
+    if (await tx.execute(select(users.c.id).where(users.c.email == email))).first() is not None:
+        message = "Somebody with this address has just signed up. Send your password for it."
+        raise Conflict("person_exists", message)
     await tx.execute(
         insert(users).values(
             id=user_id,
