@@ -36,7 +36,7 @@ _REFUSED_IN_PATTERNS: Final = frozenset("[]{}()|^$+\\")
 _NETWORK: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:/(?:0|[1-9][0-9]{0,2}))?", re.ASCII)
 _LABEL_NAME: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 _LABEL_LENGTH: Final = 255
-_MAPPED: Final = ip_network("::ffff:0:0/96")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _MAPPED_BITS: Final = 96
 
 
@@ -244,7 +244,7 @@ def _parse_network(text: str) -> Network | None:
         network = ip_network(text)
     except ValueError:
         return None
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):  # type: ignore[arg-type]
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         start = network.network_address.ipv4_mapped
         return ip_network((start, network.prefixlen - _MAPPED_BITS)) if start else None
     return network

@@ -5,18 +5,18 @@ data plane and the control API. Must not know secrets, nor who may do what; keys
 are `keys`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Row, and_, case, func, or_, select, tuple_
+from sqlalchemy import Row, and_, case, func, or_, select
 
 from bursar.core.allowances import PLAN, Allowance, AllowanceRef
 from bursar.store.database import ReadTx
 from bursar.store.keys import OPERATOR_ACCOUNT_ID, decode_labels, decode_list
-from bursar.store.limits import plans
+from bursar.store.limits import allowances, plans
 from bursar.store.limits.plans import PlanLimit
-from bursar.store.tables import accounts, allowances, keys, projects
+from bursar.store.tables import accounts, keys, projects
 
 _CREDENTIALS: Final = select(
     keys.c.secret_hash,
@@ -107,7 +107,7 @@ async def find_all(tx: ReadTx, *, secret_hashes: Sequence[bytes]) -> dict[bytes,
     rows = list(await tx.execute(query))
     scopes = {row.id: _scopes(row) for row in rows}
     wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
-    limits = await _list_limits(tx, wanted=wanted)
+    limits = await allowances.list_by_scope(tx, wanted=wanted)
     of_plans = await plans.list_limits(tx, plan_ids=list({row.plan_id for row in rows}))
     asked = frozenset(secret_hashes)
     found: dict[bytes, CredentialRow] = {}
@@ -153,32 +153,6 @@ def _scopes(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
     if row.user_id is not None:
         scopes.append(f"user:{row.user_id}")
     return tuple(scopes)
-
-
-async def _list_limits(
-    tx: ReadTx, *, wanted: Collection[tuple[int, str]]
-) -> dict[tuple[int, str], list[Allowance]]:
-    """The allowances of these scopes (account id, scope)."""
-    found: dict[tuple[int, str], list[Allowance]] = {}
-    if not wanted:
-        return found
-    query = select(
-        allowances.c.account_id,
-        allowances.c.scope,
-        allowances.c.resource,
-        allowances.c.window_name,
-        allowances.c.model,
-        allowances.c.limit_amount,
-        allowances.c.used,
-        allowances.c.leased,
-        allowances.c.window_start_ms,
-        allowances.c.soft_amount,
-        allowances.c.origin,
-    ).where(tuple_(allowances.c.account_id, allowances.c.scope).in_(list(wanted)))
-    for row in await tx.execute(query):
-        allowance = Allowance(AllowanceRef(*row[:5]), *row[5:])  # type: ignore[call-arg]
-        found.setdefault((row.account_id, row.scope), []).append(allowance)
-    return found
 
 
 def _of_scopes(

@@ -220,7 +220,8 @@ def upstream_body(call: Call, *, route: Route, max_output: int | None) -> bytes:
     if max_output is not None:
         fields[call.limit_field or route.limit_field] = max_output
     if call.is_stream:
-        options = _decode_any(fields["stream_options"]) if "stream_options" in fields else None  # type: ignore[call-overload]
+        asked = call.fields.get("stream_options")
+        options = None if asked is None else _decode_any(asked)
         fields["stream_options"] = {**(options or {}), "include_usage": True}
     else:
         fields.pop("stream_options", None)

@@ -8,7 +8,7 @@ The wallet is the allowance of scope `wallet`: its limit is all credit ever gran
 downwards, its used part is all usage ever charged, so what is left of it is the balance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -108,6 +109,18 @@ async def list_of_scopes(
     )
     for row in await tx.execute(query):
         found[row.scope].append(_allowance(row))
+    return found
+
+
+async def list_by_scope(
+    tx: ReadTx, *, wanted: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], list[Allowance]]:
+    """Return the allowances of these scopes, of any accounts: by account id and scope."""
+    found: dict[tuple[int, str], list[Allowance]] = {}
+    if wanted:
+        where = tuple_(allowances.c.account_id, allowances.c.scope).in_(list(wanted))
+        for row in await tx.execute(select(*_COLUMNS).where(where)):
+            found.setdefault((row.account_id, row.scope), []).append(_allowance(row))
     return found
 
 
