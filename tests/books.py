@@ -54,7 +54,7 @@ async def usage_rows(house: House) -> list[Any]:
         return list(await tx.execute(select(usage_events).order_by(usage_events.c.seq)))
 
 
-async def at_rest(house: House, *, within_s: float = 5.0) -> Books:
+async def at_rest(house: House, *, within_s: float = 20.0) -> Books:
     """The books once no request is in flight any more; fails if that takes longer."""
     await until(lambda: not house.server.metrics.holds_open, within_s=within_s)
     return await read(house)

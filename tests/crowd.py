@@ -119,7 +119,7 @@ async def at_once(url: str, requests: list[bytes]) -> list[Answer]:
             line.close()
 
 
-async def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+async def until(holds: Callable[[], bool], *, within_s: float = 45.0) -> None:
     """Return once something holds that happens elsewhere; fails if it takes longer."""
     for _ in range(int(within_s / 0.005)):
         if holds():

@@ -30,7 +30,7 @@ from bursar.store.database import Database, sqlite_url
 
 SOURCE = Path(__file__).parents[1] / "src"
 READY = re.compile(r"Bursar serves on (http://\S+)")
-START_S = 30
+START_S = 60
 STOP_S = 40
 
 
@@ -183,7 +183,7 @@ class Installation:
         # Clients find it again where it was.
         self.environment["BURSAR_PORT"] = self.url.rpartition(":")[2]
 
-    def wait_until_ready(self, *, within_s: float = 10.0) -> None:
+    def wait_until_ready(self, *, within_s: float = 45.0) -> None:
         """Return once requests are served."""
         deadline = time.monotonic() + within_s
         while httpx2.get(f"{self.url}/readyz", timeout=5).status_code != 200:

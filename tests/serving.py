@@ -92,7 +92,7 @@ class House:
         )
 
 
-async def until(holds: Callable[[], bool], *, within_s: float = 5.0) -> None:
+async def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
     """Wait until something holds that happens on the loop; fail if it takes longer."""
     for _ in range(int(within_s / 0.01)):
         if holds():

@@ -135,7 +135,7 @@ CHANGES: list[tuple[Callable[[Installation, int], None], int]] = [
 ]
 
 
-def eventually(holds: Callable[[], object], *, within_s: float = 10.0) -> None:
+def eventually(holds: Callable[[], object], *, within_s: float = 45.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline

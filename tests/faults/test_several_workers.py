@@ -37,7 +37,7 @@ def children(made: Installation) -> list[int]:
         return [int(child) for child in file.read().split()]
 
 
-def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def eventually(holds: Callable[[], bool], *, within_s: float = 45.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline
