@@ -7,12 +7,15 @@ rounds that `make test` has time for; a number, the many that it names times tha
     pytestmark = pytest.mark.soak          # what `make soak` chooses
     rounds = soak.times(3, soaked=50)      # 3 by default, 50 under soak, 500 with FACTOR=10
     assert waited_s <= soak.at_most(0.2)
+    pytestmark = soak.ended_after(120)     # seconds; under soak a test takes what it takes
 """
 
 from __future__ import annotations
 
 import os
 from typing import Final
+
+import pytest
 
 _FACTOR: Final = os.environ.get("BURSAR_TEST_SOAK", "")
 
@@ -30,3 +33,8 @@ def at_most(seconds: float) -> float:
 def times(few: int, *, soaked: int) -> int:
     """How many rounds, requests, seeds or whatever is counted: `few`, or under soak `soaked`."""
     return max(1, round(soaked * float(_FACTOR))) if IS_ON else few
+
+
+def ended_after(seconds: float) -> pytest.MarkDecorator:
+    """The mark of a test that hangs if it takes longer; it says nothing of one that is soaked."""
+    return pytest.mark.timeout(0 if IS_ON else seconds)

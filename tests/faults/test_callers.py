@@ -142,7 +142,7 @@ def test_f_37_who_does_not_read_for_a_minute_is_cut_off_and_pays(shop: Shop, dea
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(240)
+@soak.ended_after(240)
 def test_f_38_a_thousand_callers_that_leave_take_nothing_with_them(patient: Deal) -> None:
     deal, shop = patient, patient.shop
     shop.upstream.default = Behaviour(tokens=3, delay_s=0.005)

@@ -15,7 +15,7 @@ from tests import crowd, loads, soak
 from tests.live import Installation
 from tests.upstream_double import Behaviour, ScriptedUpstream
 
-pytestmark = [pytest.mark.faults, pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.soak, soak.ended_after(120)]
 CREDIT_NANOS = 100_000_000_000
 
 

@@ -19,7 +19,7 @@ import pytest
 from tests import soak
 from tests.faults.proxied import ANSWER_S, Proxied, eventually, meanwhile, proxied
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(soak.times(90, soaked=600))]
+pytestmark = [pytest.mark.faults, soak.ended_after(120)]
 
 MAX_CONNECTIONS = 40
 CONNECTIONS = 10

@@ -12,7 +12,7 @@ from tests import loads, soak
 from tests.faults.proxied import ANSWER_S, Proxied, eventually, proxied
 from tests.live import Installation
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(soak.times(90, soaked=1200))]
+pytestmark = [pytest.mark.faults, soak.ended_after(120)]
 
 STALE_S = 5.0
 CUTS = soak.times(40, soaked=1000)

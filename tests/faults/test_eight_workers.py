@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.soak,
     # Starting eight processes alone takes a while on a busy machine.
-    pytest.mark.timeout(14_400 if soak.IS_ON else 150),
+    soak.ended_after(150),
     pytest.mark.parametrize("kind", ["postgres"]),
 ]
 

@@ -60,7 +60,7 @@ def die(made: Installation, calls: str, nth: int) -> list[loads.Call]:
     return load.calls
 
 
-@pytest.mark.timeout(0 if soak.IS_ON else 120)
+@soak.ended_after(120)
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_f_09_a_server_killed_at_any_system_call_at_work_charges_what_was_finished_once(
     made: Installation, upstream: ScriptedUpstream
@@ -78,7 +78,7 @@ def test_f_09_a_server_killed_at_any_system_call_at_work_charges_what_was_finish
     require_sound(made, upstream, calls)
 
 
-@pytest.mark.timeout(0 if soak.IS_ON else 120)
+@soak.ended_after(120)
 @pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize("call", ENDS if soak.IS_ON else ENDS[:2])
 def test_f_09_a_server_killed_at_any_system_call_of_its_end_leaves_what_the_next_start_settles(
@@ -111,7 +111,7 @@ def children(made: Installation) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.timeout(0 if soak.IS_ON else 60)
+@soak.ended_after(120)
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"] if soak.IS_ON else ["postgres"])
 def test_f_10_all_processes_killed_at_once_again_and_again_lose_nothing_and_are_back_in_seconds(
     made: Installation, upstream: ScriptedUpstream, kind: str

@@ -26,7 +26,7 @@ BEFORE_S, AFTER_S = (MINUTE_S - 1, MINUTE_S - 1) if soak.IS_ON else (12, 10)
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.soak,
-    pytest.mark.timeout(3_600 if soak.IS_ON else 240),
+    soak.ended_after(240),
     pytest.mark.parametrize("kind", ["postgres"]),
 ]
 
