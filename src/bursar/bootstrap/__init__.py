@@ -23,7 +23,9 @@ from bursar import failpoints, jobs
 from bursar.adapters import mail, processes, vault
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.api import app as control
-from bursar.config import ConfigError, Settings, UpstreamSettings
+from bursar.bootstrap.http import HttpServer, Told
+from bursar.bootstrap.upstreams import make_router
+from bursar.config import ConfigError, Settings
 from bursar.core import permissions
 from bursar.core.errors import Conflict, Unavailable
 from bursar.dialects.venice import app as venice
@@ -35,12 +37,8 @@ from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
-from bursar.gateway.routing import Router, Upstream, sandbox
+from bursar.gateway.routing import Router
 from bursar.gateway.upstreams.aside import Aside
-from bursar.gateway.upstreams.pool import KeepAlivePool
-from bursar.gateway.upstreams.pool_aiohttp import AiohttpPool
-from bursar.gateway.upstreams.port import Limits as UpstreamLimits
-from bursar.gateway.upstreams.port import Timeouts, UpstreamClient
 from bursar.gateway.wire.faces import Face
 from bursar.service.people.ports import People
 from bursar.store.database import SQLITE, Database
@@ -180,14 +178,6 @@ def _warn_of_failpoints() -> None:
         )
 
 
-def make_router(settings: Settings) -> Router:
-    """The configured upstreams in their order, the sandbox last. Raises ConfigError."""
-    upstreams = [_upstream(each) for each in settings.upstreams]
-    if settings.sandbox_enabled:
-        upstreams.append(sandbox())
-    return Router(upstreams)
-
-
 def worker_limits(settings: Settings) -> Limits:
     """The settings of a worker."""
     return Limits(
@@ -209,7 +199,7 @@ async def _serve(
     metrics: Metrics | None,
     on_ready: Callable[[], None] | None,
 ) -> None:
-    with _Told() as told:
+    with Told() as told:
         async with running(settings, metrics=metrics) as server:
             options = uvicorn_options(server.app)
             drain_s = max(1, round(settings.drain_s))
@@ -287,36 +277,6 @@ def _application(
     )
 
 
-def _upstream(settings: UpstreamSettings) -> Upstream:
-    key = settings.read_api_key()
-    headers = [(b"content-type", b"application/json"), (b"user-agent", b"bursar")]
-    if key is not None:
-        headers.append((b"authorization", b"Bearer " + key.encode()))
-    return Upstream(
-        settings.name,
-        _client(settings),
-        tuple(headers),
-        settings.models,
-        settings.rename,
-        aside_s=settings.refused_aside_s,
-    )
-
-
-def _client(settings: UpstreamSettings) -> UpstreamClient:
-    timeouts = Timeouts(
-        connect_s=settings.connect_timeout_s,
-        headers_s=settings.headers_timeout_s,
-        idle_s=settings.idle_timeout_s,
-        total_s=settings.total_timeout_s,
-    )
-    limits = UpstreamLimits(max_connections=settings.max_connections)
-    if settings.client == "aiohttp":
-        return AiohttpPool(
-            settings.base_url, timeouts=timeouts, limits=limits, proxy=settings.proxy
-        )
-    return KeepAlivePool(settings.base_url, timeouts=timeouts, limits=limits)
-
-
 def _request_ids() -> Callable[[], str]:
     """Ids that differ between processes and starts, and cost next to nothing to make."""
     start = secrets.token_hex(8)
@@ -350,49 +310,3 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in ended:
         task.cancel()
     await asyncio.gather(*ended, return_exceptions=True)
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn's server, which would raise the signal again and end us before we have settled."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to whoever runs the server."""
-        yield
-
-
-class _Told:
-    """SIGINT and SIGTERM, from before the first step of the start until after the last charge.
-
-    At the start they undo what has been started. Later they have requests finish; a second SIGINT
-    ends those too. While the last charges are settled they change nothing: that is what they want.
-    """
-
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
-        self._http: HttpServer | None = None
-        self._worker: Worker | None = None
-        self._is_told = False
-
-    def pass_on(self, http: HttpServer, worker: Worker) -> None:
-        """Let the server handle them from now on; whoever asks is told that it is not ready."""
-        self._http, self._worker = http, worker
-
-    def __enter__(self) -> "_Told":
-        for number in processes.SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._tell, number)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        for number in processes.SIGNALS:
-            asyncio.get_running_loop().remove_signal_handler(number)
-        # Being told to stop is no failure, however early.
-        return self._is_told and kind is asyncio.CancelledError
-
-    def _tell(self, number: int) -> None:
-        if self._http is not None and self._worker is not None:
-            self._worker.is_leaving = True
-            self._http.handle_exit(number, None)
-        elif self._task is not None and not self._is_told:
-            self._task.cancel()
-        self._is_told = True
