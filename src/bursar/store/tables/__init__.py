@@ -26,6 +26,8 @@ from bursar.store.tables.columns import Int, metadata
 from bursar.store.tables.columns import integer as _int
 from bursar.store.tables.columns import table as _table
 from bursar.store.tables.columns import text as _text
+from bursar.store.tables.exchanges import changes, idempotency
+from bursar.store.tables.identities import challenges, identities, passkeys
 from bursar.store.tables.people import (
     invitations,
     members,
@@ -43,15 +45,18 @@ __all__ = [
     "accounts",
     "alerts",
     "allowances",
+    "challenges",
     "changes",
     "counters",
     "idempotency",
+    "identities",
     "invitations",
     "keys",
     "leases",
     "limit_log",
     "members",
     "metadata",
+    "passkeys",
     "password_resets",
     "plan_limits",
     "plans",
@@ -372,25 +377,4 @@ prices: Final = _table(
     _int("created_ms"),
     _text("source"),
     Index("prices_model", "model", "effective_ms"),
-)
-
-idempotency: Final = _table(
-    "idempotency",
-    _int("account_id"),
-    Column("scope_hash", LargeBinary, nullable=False),
-    Column("request_hash", LargeBinary, nullable=False),
-    _int("status", null=True),
-    Column("sealed_body", LargeBinary, nullable=True),
-    _int("created_ms"),
-    PrimaryKeyConstraint("account_id", "scope_hash", name="idempotency_pk"),
-    Index("idempotency_created", "created_ms"),
-)
-
-changes: Final = _table(
-    "changes",
-    Column("id", Int, primary_key=True, autoincrement=False),
-    _int("at_ms"),
-    _text("topic"),
-    _int("account_id"),
-    _text("subject"),
 )

@@ -27,6 +27,8 @@ members: Final = table(
     text("role"),
     integer("created_ms"),
     integer("disabled_ms", null=True),
+    # The sign-in service that gave this membership, and may take it; null for one by invitation.
+    text("provider", null=True),
     PrimaryKeyConstraint("account_id", "user_id", name="members_pk"),
     CheckConstraint("role IN ('owner', 'admin', 'member', 'viewer')", name="member_role"),
     Index("members_user", "user_id"),
