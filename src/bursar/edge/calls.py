@@ -46,7 +46,8 @@ _MOST_LEAKS = 600
 class Plane:
     """What endpoints work with: the database, the ports, and what this process remembers.
 
-    `trusted` are the proxies whose word on where a request comes from is taken.
+    `trusted` are the proxies whose word on where a request comes from is taken. `caller` is whom
+    every request is from, without proof: only where no network leads to.
     """
 
     database: Database
@@ -61,6 +62,7 @@ class Plane:
     trusted: Sequence[Network]
     leak_pace: Pace
     people: People
+    caller: Principal | None = None
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -213,6 +215,10 @@ async def prove(
     plane: Plane, *, secret: bytes | None, wanted: type[P], address: Address | None
 ) -> P:
     """Return who presents this secret from this address; raises Unauthenticated or Forbidden."""
+    if plane.caller is not None:
+        if isinstance(plane.caller, wanted):
+            return plane.caller
+        raise refusals.as_error(refusals.deny(Reason.WRONG_KEY_TYPE))
     if secret is None:
         raise refusals.as_error(refusals.deny(Reason.MISSING))
     async with plane.database.read() as tx:

@@ -97,6 +97,26 @@ class UserPrincipal(ProvisioningPrincipal):
 
 
 @dataclass(frozen=True, slots=True)
+class HostPrincipal(ProvisioningPrincipal):
+    """Whoever works on the installation's own host: an owner of the account that they name.
+
+    No secret makes anybody this; the files of the installation do, for a command that opens them.
+    """
+
+    command_seal: bytes = field(default=b"", repr=False)
+
+    @property
+    def actor(self) -> str:
+        """How the ledger names who did something."""
+        return "command line"
+
+    @property
+    def seal(self) -> bytes | None:
+        """What the command has made for itself: nothing is asked by two of them."""
+        return self.command_seal
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorPrincipal(Principal):
     """May manage every account of the installation; has none of its own."""
 
