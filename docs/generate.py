@@ -451,8 +451,8 @@ def _result_link(kind: type) -> str:
 
 def _result_kinds() -> Iterator[type[Result]]:
     """Every kind of result, in the order in which the files of resources have them."""
-    for module in pkgutil.iter_modules(resources.__path__):
-        found = import_module(f"{resources.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(resources.__path__, f"{resources.__name__}."):
+        found = import_module(module.name)
         for kind in vars(found).values():
             is_result = isinstance(kind, type) and issubclass(kind, Result)
             if is_result and kind.__module__ == found.__name__:

@@ -23,11 +23,8 @@ CALLS = {
 }
 # Served by the data plane, which has no registry.
 MODEL_ROUTES = ("/v1/models",)
-# What a program that manages an account does not call: probes, reports by strangers, and people.
-OTHERS = (
-    *("/healthz", "/readyz", "/metrics", "/v1/leaks", "/v1/auth/", "/v1/account/users"),
-    "/v1/account/invitations",
-)
+# What a program that manages an account does not call: probes, and reports by strangers.
+OTHERS = ("/healthz", "/readyz", "/metrics", "/v1/leaks")
 
 
 def value_for(annotation: Any) -> Any:

@@ -13,7 +13,7 @@ from bursar.sdk.resources.api_keys import ApiKey, NewApiKey
 from bursar.sdk.resources.billing import Balance
 from bursar.sdk.resources.chat import ChatChunk, ChatCompletion
 from bursar.sdk.resources.limits import Limit
-from bursar.sdk.resources.operator import Posting
+from bursar.sdk.resources.operator.accounts import Posting
 from bursar.sdk.streams import AsyncStream, Stream
 
 HELLO = [{"role": "user", "content": "hello"}]

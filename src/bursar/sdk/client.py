@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.limits import AsyncLimits, Limits
     from bursar.sdk.resources.models import AsyncModels, Models
     from bursar.sdk.resources.operator import AsyncOperator, Operator
+    from bursar.sdk.resources.people.auth import AsyncAuth, Auth
+    from bursar.sdk.resources.people.users import AsyncUsers, Users
     from bursar.sdk.resources.projects import AsyncProjects, Projects
     from bursar.sdk.resources.usage import AsyncUsage, Usage
 
@@ -73,6 +75,7 @@ class Bursar:
     account: "Lazy[Account]" = Lazy("account", "Account")
     alerts: "Lazy[Alerts]" = Lazy("alerts", "Alerts")
     api_keys: "Lazy[ApiKeys]" = Lazy("api_keys", "ApiKeys")
+    auth: "Lazy[Auth]" = Lazy("people.auth", "Auth")
     billing: "Lazy[Billing]" = Lazy("billing", "Billing")
     chat: "Lazy[Chat]" = Lazy("chat", "Chat")
     limits: "Lazy[Limits]" = Lazy("limits", "Limits")
@@ -80,6 +83,7 @@ class Bursar:
     operator: "Lazy[Operator]" = Lazy("operator", "Operator")
     projects: "Lazy[Projects]" = Lazy("projects", "Projects")
     usage: "Lazy[Usage]" = Lazy("usage", "Usage")
+    users: "Lazy[Users]" = Lazy("people.users", "Users")
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class AsyncBursar:
     account: "Lazy[AsyncAccount]" = Lazy("account", "AsyncAccount")
     alerts: "Lazy[AsyncAlerts]" = Lazy("alerts", "AsyncAlerts")
     api_keys: "Lazy[AsyncApiKeys]" = Lazy("api_keys", "AsyncApiKeys")
+    auth: "Lazy[AsyncAuth]" = Lazy("people.auth", "AsyncAuth")
     billing: "Lazy[AsyncBilling]" = Lazy("billing", "AsyncBilling")
     chat: "Lazy[AsyncChat]" = Lazy("chat", "AsyncChat")
     limits: "Lazy[AsyncLimits]" = Lazy("limits", "AsyncLimits")
@@ -142,6 +147,7 @@ class AsyncBursar:
     operator: "Lazy[AsyncOperator]" = Lazy("operator", "AsyncOperator")
     projects: "Lazy[AsyncProjects]" = Lazy("projects", "AsyncProjects")
     usage: "Lazy[AsyncUsage]" = Lazy("usage", "AsyncUsage")
+    users: "Lazy[AsyncUsers]" = Lazy("people.users", "AsyncUsers")
 
     def __init__(
         self,

@@ -125,9 +125,9 @@ def _request(call: Call[object], options: Options) -> Send:
         "user-agent": f"bursar-python/{__version__}",
         **call.headers,
     }
-    if options.api_key is not None:
+    if options.api_key is not None and not call.is_anonymous:
         headers["authorization"] = f"Bearer {options.api_key}"
-    elif not call.is_public:
+    elif not call.is_public and not call.is_anonymous:
         raise ConfigurationError(
             "There is no API key for this address: pass api_key=…, or set BURSAR_API_KEY."
         )

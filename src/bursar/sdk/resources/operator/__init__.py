@@ -1,0 +1,33 @@
+"""The operator's part: every account, its credit and keys, and the plans."""
+
+from bursar.sdk.faces import AsyncResource, Resource
+from bursar.sdk.resources.operator.accounts import Accounts, AsyncAccounts
+from bursar.sdk.resources.operator.plans import AsyncPlans, Plans
+
+
+class Operator(Resource):
+    """The operator's part; needs an operator key."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """Every account."""
+        return Accounts(self.connection, self.options)
+
+    @property
+    def plans(self) -> Plans:
+        """Plans."""
+        return Plans(self.connection, self.options)
+
+
+class AsyncOperator(AsyncResource):
+    """The operator's part; needs an operator key."""
+
+    @property
+    def accounts(self) -> AsyncAccounts:
+        """Every account."""
+        return AsyncAccounts(self.connection, self.options)
+
+    @property
+    def plans(self) -> AsyncPlans:
+        """Plans."""
+        return AsyncPlans(self.connection, self.options)
