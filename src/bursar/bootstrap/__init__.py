@@ -20,10 +20,10 @@ import structlog
 import uvicorn
 
 from bursar import failpoints, jobs
-from bursar.adapters import mail, processes, vault
-from bursar.adapters.passwords import PasswordPool, list_common
+from bursar.adapters import processes
 from bursar.api import app as control
 from bursar.bootstrap.http import HttpServer, Told
+from bursar.bootstrap.people import make_people
 from bursar.bootstrap.upstreams import make_router
 from bursar.config import ConfigError, Settings
 from bursar.core import permissions
@@ -123,7 +123,7 @@ async def running(
             "bursar_upstreams_aside": aside.count,
         }
         periodic = jobs.start(database, limit_log_days=settings.limit_log_days)
-        post, people = _people(settings)
+        post, people = make_people(settings)
         parts.callback(people.passwords.close)
         beside = [asyncio.create_task(each) for each in (*periodic, lag.run(), post.run())]
         parts.push_async_callback(_cancel, beside)
@@ -217,26 +217,6 @@ async def _serve(
             _log.info("stopping")
             # Whoever was not done in time ends now, before the last charges are settled.
             await _cancel(http.server_state.tasks)
-
-
-def _people(settings: Settings) -> tuple[mail.Post, People]:
-    password = settings.mail_password
-    mailer = mail.find_mailer(
-        host=settings.mail_host,
-        port=settings.mail_port,
-        sender=settings.mail_from,
-        security=settings.mail_security,
-        user=settings.mail_user,
-        password=password.get_secret_value() if password else None,
-    )
-    post = mail.Post(mailer)
-    return post, People(
-        vault=vault.load(settings.secret_key_path),
-        passwords=PasswordPool(settings.password_threads),
-        post=post.put,
-        url=settings.url,
-        common=list_common(),
-    )
 
 
 def _application(
