@@ -6,18 +6,20 @@ A use case gets a `Tx`; whether it may write is its type.
 """
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from sqlalchemy import CursorResult, Executable, exc, insert, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from bursar.core.audit.events import SYSTEM, AuditEvent, Origin
 from bursar.core.errors import InvariantViolated
 from bursar.store.connections.postgresql import PostgresLink
 from bursar.store.connections.sqlite import SqliteLink
@@ -71,10 +73,16 @@ class ReadTx:
 
 @dataclass(slots=True)
 class WriteTx(ReadTx):
-    """A transaction that may write; what it announces is published when it commits."""
+    """A transaction that may write; what it announces is published when it commits.
+
+    `origin` is who has it written. `closing` are its last steps, before what is announced.
+    """
 
     now_ms: int
     announced: list[tuple[str, int, str]]
+    origin: Origin = SYSTEM
+    audited: list[AuditEvent] = field(default_factory=list)
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def announce(self, topic: str, *, account_id: int, subject: str = "") -> None:
         """Tell every worker, at commit, that `subject` of this topic has changed."""
@@ -106,6 +114,7 @@ class Database:
         self._write_lock = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._barriers: list[Callable[[], Awaitable[None]]] = []
+        self._origin = SYSTEM
 
     @property
     def path(self) -> Path | None:
@@ -119,6 +128,12 @@ class Database:
         Where it rises, commits that were acknowledged shortly before may be gone.
         """
         return self._link.timeline if isinstance(self._link, PostgresLink) else 0
+
+    def of(self, origin: Origin) -> Self:
+        """The same database for one caller: the audit log names them as who has things written."""
+        found = copy.copy(self)
+        found._origin = origin
+        return found
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -190,8 +205,10 @@ class Database:
         async with self.connect() as connection:
             await connection.execution_options(bursar_write=True)
             async with self._transaction(connection):
-                tx = WriteTx(connection, self.dialect, self.clock_ms(), [])
+                tx = WriteTx(connection, self.dialect, self.clock_ms(), [], self._origin)
                 yield tx
+                for step in tx.closing:
+                    await step()
                 if tx.announced:
                     published = await _publish(tx)
         if published:

@@ -22,12 +22,14 @@ from sqlalchemy import (
     text,
 )
 
+from bursar.store.tables.audit import audit, audit_heads
 from bursar.store.tables.columns import Int, metadata
 from bursar.store.tables.columns import integer as _int
 from bursar.store.tables.columns import table as _table
 from bursar.store.tables.columns import text as _text
 from bursar.store.tables.exchanges import changes, idempotency
 from bursar.store.tables.identities import challenges, identities, passkeys
+from bursar.store.tables.metering import metered_events
 from bursar.store.tables.people import (
     invitations,
     members,
@@ -45,6 +47,8 @@ __all__ = [
     "accounts",
     "alerts",
     "allowances",
+    "audit",
+    "audit_heads",
     "challenges",
     "changes",
     "counters",
@@ -56,6 +60,7 @@ __all__ = [
     "limit_log",
     "members",
     "metadata",
+    "metered_events",
     "passkeys",
     "password_resets",
     "plan_limits",
@@ -90,6 +95,8 @@ accounts: Final = _table(
     _text("time_zone"),
     _int("created_ms"),
     _int("plan_id", default=1),
+    _text("currency", default="USD"),
+    _text("features", default="{}"),
     CheckConstraint("status IN ('active', 'suspended', 'cancelled')", name="account_status"),
 )
 
