@@ -29,7 +29,7 @@ from tests.postgres import PostgresServer
 
 # What a row has after the upgrade that it had no room for before.
 NEW_VALUES: dict[str, dict[str, object]] = {
-    "accounts": {"plan_id": 1},
+    "accounts": {"plan_id": 1, "currency": "USD", "features": "{}"},
     "allowances": {"soft_amount": None, "origin": "own", "created_ms": 0},
     "keys": {
         "project_id": None,
@@ -45,7 +45,7 @@ NEW_VALUES: dict[str, dict[str, object]] = {
         "rotated_ms": None,
         "leaked_ms": None,
     },
-    "members": {"disabled_ms": None, "provider": None},
+    "members": {"disabled_ms": None, "name": None, "provider": None},
     "usage_daily": {"last_ms": 0},
     "usage_hourly": {"last_ms": 0},
     "users": {"disabled_ms": None},

@@ -51,15 +51,23 @@ class Acceptance:
 
 
 async def invite(
-    tx: WriteTx, *, people: People, by: ProvisioningPrincipal, email: str, role: str
+    tx: WriteTx,
+    *,
+    people: People,
+    by: ProvisioningPrincipal,
+    email: str,
+    role: str,
+    name: str | None = None,
 ) -> Invited:
     """Invite somebody; an earlier letter to the same address does not count any more.
 
-    Raises Invalid for address or role, Forbidden (`exceeds_own_role`), Conflict (`already_member`,
-    `too_many_users`).
+    `name` is what they are called if they do not say otherwise, and if nobody knows them yet.
+    Raises Invalid for address, name or role, Forbidden (`exceeds_own_role`), Conflict
+    (`already_member`, `too_many_users`).
     """
     clean, given = emails.clean_email(email), people_of.read_role(role)
     people_of.require_may_give(by.role, given)
+    called = "" if name is None else text.clean_name(name)
     account_id = by.account_id
     if await members.find_by_email(tx, account_id=account_id, email=clean) is not None:
         raise Conflict("already_member", "Somebody with this address is a member already.")
@@ -75,6 +83,7 @@ async def invite(
         token_hash=forms.link_digest(token) or b"",
         invited_by=by.actor if by.user_id is None else f"{_USER}{by.user_id}",
         expires_ms=tx.now_ms + LIFETIME_MS,
+        name=called,
     )
     return Invited(row, _letter(people.url, clean, token))
 
@@ -82,6 +91,32 @@ async def invite(
 async def list_open(tx: ReadTx, *, account_id: int, now_ms: int) -> list[InvitationRow]:
     """Return the account's open invitations, oldest first."""
     return await letters.list_invitations(tx, account_id=account_id, now_ms=now_ms)
+
+
+async def get_open(
+    tx: ReadTx, *, account_id: int, invitation_id: int, now_ms: int
+) -> InvitationRow:
+    """Return an open invitation of the account; raises NotFound."""
+    row = await letters.find_open_invitation(
+        tx, account_id=account_id, invitation_id=invitation_id, now_ms=now_ms
+    )
+    if row is None:
+        raise NotFound("not_found", "There is nothing here, or it is not yours.")
+    return row
+
+
+async def rename(
+    tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int, name: str
+) -> InvitationRow:
+    """Change what somebody who is invited is called, and return the invitation.
+
+    Raises NotFound, Forbidden (`exceeds_own_role`), and Invalid as `clean_name` does.
+    """
+    own = {"account_id": by.account_id, "invitation_id": invitation_id}
+    row = await get_open(tx, **own, now_ms=tx.now_ms)
+    people_of.require_may_give(by.role, Role(row.role))
+    await letters.rename_invitation(tx, **own, name=text.clean_name(name))
+    return await get_open(tx, **own, now_ms=tx.now_ms)
 
 
 async def withdraw(tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int) -> None:
@@ -108,7 +143,7 @@ async def accept(
         user = await members.find_user(tx, email=row.email)
     fresh = ""
     user_id = None
-    name = text.clean_name(acceptance.name or row.email)
+    name = text.clean_name(acceptance.name or row.name or row.email)
     if user is None:
         chosen = passwords.check_new(
             acceptance.password, email=row.email, name=name, common=people.common

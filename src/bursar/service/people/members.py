@@ -45,11 +45,13 @@ async def update(
     user_id: int,
     role: str | None = None,
     is_enabled: bool | None = None,
+    name: str | None = None,
 ) -> MemberRow:
-    """Change a member's role, or whether the account lets them in, and return them.
+    """Change a member's role, whether the account lets them in, or what it calls them.
 
-    Both hold from the next request on. Raises NotFound, Invalid (`invalid_value`) for the role,
-    Forbidden (`exceeds_own_role`) and Conflict (`last_owner`).
+    All of it holds from the next request on. What other accounts call them, and what they call
+    themselves, stays. Returns them. Raises NotFound, Invalid (`invalid_value`) for the role and as
+    `clean_name` does, Forbidden (`exceeds_own_role`) and Conflict (`last_owner`).
     """
     account_id = by.account_id
     owners = await _lock(tx, account_id=account_id)
@@ -59,7 +61,12 @@ async def update(
     if given is not Role.OWNER or is_enabled is False:
         _check_not_last(owners, user_id)
     await members.update_member(
-        tx, account_id=account_id, user_id=user_id, role=given, is_enabled=is_enabled
+        tx,
+        account_id=account_id,
+        user_id=user_id,
+        role=given,
+        is_enabled=is_enabled,
+        name=None if name is None else text.clean_name(name),
     )
     if is_enabled is False:
         await sessions.end(tx, user_id=user_id, account_id=account_id)
@@ -67,7 +74,7 @@ async def update(
 
 
 async def rename(tx: WriteTx, *, by: ProvisioningPrincipal, name: str) -> MemberRow:
-    """Change the caller's own name, in all their accounts; raises NotFound and Invalid."""
+    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid."""
     row = await get_self(tx, by=by)
     await members.update_user(tx, user_id=row.user_id, name=text.clean_name(name))
     return await get_self(tx, by=by)

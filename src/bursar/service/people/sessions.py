@@ -57,7 +57,7 @@ async def open_session(
         account_id=member.account_id,
         family_hash=token.family_hash,
         token_hash=token.turn_hash,
-        device=_clean_device(device),
+        device=clean_device(device),
         address=address,
         expires_ms=expires_ms,
     )
@@ -77,19 +77,17 @@ async def refresh(
     row = None
     if given is not None:
         row = await sessions.lock_family(tx, family_hash=given.family_hash)
-    if given is None or row is None or row.ended_ms is not None or row.expires_ms <= tx.now_ms:
-        return _invalid()
-    following = await _next(tx, people, row, given)
-    if following is None:
-        await sessions.end(tx, session_id=row.id)
-        message = "This refresh token was used before. The session has ended; sign in again."
-        return Unauthenticated("refresh_reused", message)
+    if given is None or row is None or row.key_id is not None or not is_open(row, tx.now_ms):
+        return invalid()
+    following = await take_turn(tx, people=people, row=row, given=given)
+    if isinstance(following, BursarError):
+        return following
     wanted = account_id or row.account_id
     member = await members.find_member(tx, account_id=wanted, user_id=row.user_id)
     if member is None or not member.is_enabled:
         if account_id is None or account_id == row.account_id:
             await sessions.end(tx, session_id=row.id)
-        return _invalid()
+        return invalid()
     if wanted != row.account_id:
         await sessions.set_account(tx, session_id=row.id, account_id=wanted)
     expires_ms = tx.now_ms + LIFETIME_MS
@@ -125,6 +123,26 @@ async def end_one(tx: WriteTx, *, user_id: int, session_id: int) -> None:
 async def list_open(tx: ReadTx, *, user_id: int, now_ms: int) -> list[SessionRow]:
     """Return a person's sessions, the latest used first."""
     return await sessions.list_open(tx, user_id=user_id, now_ms=now_ms)
+
+
+def is_open(row: SessionRow, now_ms: int) -> bool:
+    """Whether a session is neither ended nor expired."""
+    return row.ended_ms is None and row.expires_ms > now_ms
+
+
+async def take_turn(
+    tx: WriteTx, *, people: People, row: SessionRow, given: RefreshToken
+) -> RefreshToken | BursarError:
+    """Return the token after a good one of an open session, whose row is locked.
+
+    Any other ends the session: Unauthenticated (`refresh_reused`), returned so that it does.
+    """
+    following = await _next(tx, people, row, given)
+    if following is None:
+        await sessions.end(tx, session_id=row.id)
+        message = "This refresh token was used before. The session has ended; sign in again."
+        return Unauthenticated("refresh_reused", message)
+    return following
 
 
 async def _next(
@@ -165,10 +183,12 @@ async def _hand_out(
     return SignedIn(member, session_id, access, token.text, expires_ms)
 
 
-def _clean_device(text: str) -> str:
+def clean_device(text: str) -> str:
+    """Return what a program calls itself, as far as it can be shown."""
     return "".join(letter for letter in text if letter.isprintable())[:_DEVICE_LENGTH]
 
 
-def _invalid() -> Unauthenticated:
+def invalid() -> Unauthenticated:
+    """The refusal of a refresh token that is unknown, ended or expired."""
     message = "The refresh token is not valid any more. Sign in again."
     return Unauthenticated("invalid_refresh_token", message)

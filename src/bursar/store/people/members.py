@@ -27,7 +27,10 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """A person in an account; disabled either there or everywhere."""
+    """A person in an account; disabled either there or everywhere.
+
+    The name is the account's own for them, where it has one.
+    """
 
     user_id: int
     account_id: int
@@ -56,10 +59,12 @@ async def lock_user(tx: WriteTx, *, user_id: int) -> None:
 async def update_user(
     tx: WriteTx, *, user_id: int, name: str | None = None, password_hash: str | None = None
 ) -> None:
-    """Replace a person's name or the hash of their password."""
+    """Replace a person's name, and what accounts call them, or the hash of their password."""
     given = {"name": name, "password_hash": password_hash}
     values = {column: value for column, value in given.items() if value is not None}
     await tx.execute(update(users).where(users.c.id == user_id).values(**values))
+    if name is not None:
+        await tx.execute(update(members).where(members.c.user_id == user_id).values(name=None))
 
 
 async def set_user_enabled(tx: WriteTx, *, user_id: int, is_enabled: bool) -> None:
@@ -124,9 +129,11 @@ async def update_member(
     user_id: int,
     role: str | None = None,
     is_enabled: bool | None = None,
+    name: str | None = None,
 ) -> None:
-    """Replace a member's role, or whether the account lets them in."""
-    values: dict[str, Any] = {} if role is None else {"role": role}
+    """Replace a member's role, whether the account lets them in, or its name for them."""
+    given = {"role": role, "name": name}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if is_enabled is not None:
         values["disabled_ms"] = None if is_enabled else tx.now_ms
     if values:
@@ -167,7 +174,7 @@ def _select() -> Select[*tuple[Any, ...]]:
         members.c.user_id,
         members.c.account_id,
         users.c.email,
-        users.c.name,
+        func.coalesce(members.c.name, users.c.name).label("name"),
         members.c.role,
         members.c.created_ms,
         members.c.disabled_ms,
