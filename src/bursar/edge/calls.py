@@ -81,13 +81,15 @@ def make_plane(
     serving: Serving = lambda _: (),
     trusted_proxies: Sequence[str] = (),
     people: People | None = None,
+    caller: Principal | None = None,
 ) -> Plane:
     """Return what the control plane of one process works with, whatever its faces.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
     text for Prometheus; `most_at_once` calls may use the database at the same time. `serving` says
     who serves a model; of `trusted_proxies` (networks) the word on where a request comes from is
-    taken. Without `people`, sign-ins do not outlive the process.
+    taken. Without `people`, sign-ins do not outlive the process. With a `caller` every request is
+    theirs, and none is asked for proof: not for what listens on a network.
     """
     return Plane(
         database=database,
@@ -102,6 +104,7 @@ def make_plane(
         trusted=permissions.parse_networks(trusted_proxies),
         leak_pace=Pace(_LEAKS_A_MINUTE, most_together=_MOST_LEAKS),
         people=people or ports.for_this_process(),
+        caller=caller,
     )
 
 
