@@ -167,6 +167,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     operator("POST", f"{_ACCOUNT}/suspend", accounts.suspend, accounts.AccountShape),
     operator("POST", f"{_ACCOUNT}/resume", accounts.resume, accounts.AccountShape),
+    operator("POST", f"{_ACCOUNT}/cancel", accounts.cancel, accounts.AccountShape),
     operator(
         "POST",
         f"{_ACCOUNT}/credit",

@@ -4,13 +4,14 @@ Owns an account's states: active, suspended (its keys are refused, and may work 
 (for good). Must not know keys' rules or money's: it calls `keys` and `ledger`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bursar.core import text, windows
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.people import emails
 from bursar.core.secrets import KeyKind
+from bursar.core.tenants import terms
 from bursar.service import keys, ledger
 from bursar.service.limits import plans
 from bursar.store import changes
@@ -35,11 +36,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountChange:
-    """What to change of an account; None leaves alone."""
+    """What to change of an account; None leaves alone.
+
+    Of `features` those that are named are set, or taken away where the value is None.
+    """
 
     name: str | None = None
     time_zone: str | None = None
     plan_id: int | None = None
+    currency: str | None = None
+    features: Mapping[str, object] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +68,26 @@ async def create(
     credit_nanos: int,
     actor: str,
     plan_id: int = DEFAULT_PLAN_ID,
+    currency: str = terms.DEFAULT_CURRENCY,
+    features: Mapping[str, object] | None = None,
 ) -> Account:
     """Open an account with a wallet and, unless `credit_nanos` is 0, a grant of starting credit.
 
-    Raises Invalid for the name, the time zone or the credit, and NotFound for the plan.
+    Raises Invalid for the name, the time zone, the credit, the currency or a feature, and NotFound
+    for the plan.
     """
     clean_name = text.clean_name(name)
+    agreed = terms.merge_features({}, features or {})
     windows.find_zone(time_zone)
     await plans.hold(tx, plan_id=plan_id)
-    row = await accounts.insert_account(tx, name=clean_name, time_zone=time_zone, plan_id=plan_id)
+    row = await accounts.insert_account(
+        tx,
+        name=clean_name,
+        time_zone=time_zone,
+        plan_id=plan_id,
+        currency=terms.clean_currency(currency),
+        features=agreed,
+    )
     await allowances.insert_allowance(tx, ref=allowances.wallet(row.id), limit=0)
     tx.announce(changes.ACCOUNT, account_id=row.id)
     if credit_nanos:
@@ -99,7 +116,7 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     """Change an account and return it as it is then.
 
     Another plan is in force at once, for all its keys. Raises NotFound for the account or the plan,
-    and Invalid for the name or the time zone.
+    and Invalid for the name, the time zone, the currency or a feature.
     """
     before = await get(tx, account_id=account_id)
     if change.plan_id is not None:
@@ -110,6 +127,11 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     if change.time_zone is not None:
         windows.find_zone(change.time_zone)
         values["time_zone"] = change.time_zone
+    if change.currency is not None:
+        values["currency"] = terms.clean_currency(change.currency)
+    if change.features is not None:
+        agreed = await accounts.find_features_for_update(tx, account_id=account_id)
+        values["features"] = terms.merge_features(agreed, change.features)
     if values:
         await accounts.update_account(tx, account_id=account_id, values=values)
         tx.announce(changes.ACCOUNT, account_id=account_id)

@@ -1,5 +1,6 @@
 """Every account: opening, suspending, credit and keys."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -39,11 +40,22 @@ def _create(
     credit: UsdIn | None = None,
     time_zone: str | None = None,
     plan_id: int | None = None,
+    currency: str | None = None,
+    features: Mapping[str, bool | int | str] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[AccountInfo]:
-    """Open an account; `credit` is what it starts with, in USD."""
-    credit_text = values.usd_text(credit)
-    body = values.some(name=name, credit=credit_text, time_zone=time_zone, plan_id=plan_id)
+    """Open an account; `credit` is what it starts with, in USD.
+
+    Its invoices are made out in `currency`; `features` are names and values.
+    """
+    body = values.some(
+        name=name,
+        credit=values.usd_text(credit),
+        time_zone=time_zone,
+        plan_id=plan_id,
+        currency=currency,
+        features=None if features is None else dict(features),
+    )
     return _post(_ACCOUNTS, results.read(AccountInfo), body, idempotency_key)
 
 
@@ -53,9 +65,17 @@ def _update(
     name: str | Unset = UNSET,
     time_zone: str | Unset = UNSET,
     plan_id: int | Unset = UNSET,
+    currency: str | Unset = UNSET,
+    features: Mapping[str, bool | int | str | None] | Unset = UNSET,
 ) -> Call[AccountInfo]:
-    """Rename an account, or give it another time zone or plan; what is not given stays."""
-    body = values.given(name=name, time_zone=time_zone, plan_id=plan_id)
+    """Change an account; what is not given stays.
+
+    Of `features` those that are named are set, or taken away where the value is None.
+    """
+    sent = features if isinstance(features, Unset) else dict(features)
+    body = values.given(
+        name=name, time_zone=time_zone, plan_id=plan_id, currency=currency, features=sent
+    )
     path = values.path(_ACCOUNTS, account_id)
     return Call("PATCH", path, results.read(AccountInfo), body=body)
 
@@ -69,6 +89,12 @@ def _suspend(account_id: int, *, idempotency_key: str | None = None) -> Call[Acc
 def _resume(account_id: int, *, idempotency_key: str | None = None) -> Call[AccountInfo]:
     """Let a suspended account's keys work again."""
     path = f"{values.path(_ACCOUNTS, account_id)}/resume"
+    return _post(path, results.read(AccountInfo), None, idempotency_key)
+
+
+def _cancel(account_id: int, *, idempotency_key: str | None = None) -> Call[AccountInfo]:
+    """Stop an account's keys for good."""
+    path = f"{values.path(_ACCOUNTS, account_id)}/cancel"
     return _post(path, results.read(AccountInfo), None, idempotency_key)
 
 
@@ -118,6 +144,7 @@ class Accounts(Resource):
     update = sync(_update)
     suspend = sync(_suspend)
     resume = sync(_resume)
+    cancel = sync(_cancel)
     grant = sync(_grant)
     correct = sync(_correct)
     create_key = sync(_create_key)
@@ -132,6 +159,7 @@ class AsyncAccounts(AsyncResource):
     update = awaited(_update)
     suspend = awaited(_suspend)
     resume = awaited(_resume)
+    cancel = awaited(_cancel)
     grant = awaited(_grant)
     correct = awaited(_correct)
     create_key = awaited(_create_key)
