@@ -16,6 +16,7 @@ import httpx2
 from argon2 import PasswordHasher
 
 from bursar.adapters.mail import Letter
+from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.adapters.vault import Vault
 from bursar.api import app
@@ -109,7 +110,14 @@ async def open_house(api: Api, *, secret: bytes = VAULT_SECRET) -> AsyncIterator
         return True
 
     pool = PasswordPool(hasher=QUICK)
-    people = People(vault=Vault(secret), passwords=pool, post=post, url=URL, common=list_common())
+    people = People(
+        vault=Vault(secret),
+        passwords=pool,
+        post=post,
+        url=URL,
+        common=list_common(),
+        party=RelyingParty(id="bursar.example.test", name="Bursar", origins=(URL,)),
+    )
     plane = make_plane(
         api.database,
         why_not_ready=lambda: None,

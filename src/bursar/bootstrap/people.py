@@ -1,7 +1,10 @@
 """People, wired: the post, the vault and the slow hashes, from the settings."""
 
+from urllib.parse import urlsplit
+
 from bursar.adapters import mail, vault
 from bursar.adapters.mail import Mailer
+from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.config import Settings
 from bursar.service.people.ports import People
@@ -32,4 +35,15 @@ def make_people(
         post=post.put,
         url=settings.url,
         common=list_common(),
+        party=_party(settings),
     )
+
+
+def _party(settings: Settings) -> RelyingParty:
+    """Whom passkeys are for. An address has none of its own, but this machine's has a name."""
+    parts = urlsplit(settings.url)
+    is_here = parts.hostname in {"127.0.0.1", "::1"}
+    host = "localhost" if is_here else parts.hostname or ""
+    port = "" if parts.port is None else f":{parts.port}"
+    origins = settings.passkey_origins or (f"{parts.scheme}://{host}{port}",)
+    return RelyingParty(id=settings.passkey_domain or host, name="Bursar", origins=origins)

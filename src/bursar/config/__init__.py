@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         description="The most connections to the database that one process opens; eight are kept "
         "for charges and limits, the rest serve the control API.",
     )
+    row_security: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
+        "the role `bursar_tenant` cannot be had, `required` does not start without it.",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     public_url: Url | None = Field(
@@ -119,6 +124,17 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="How many passwords are checked at the same time; each takes 64 MiB.",
+    )
+    passkey_domain: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="The domain that passkeys belong to, by default the public URL's host. Those "
+        "of another domain are of no use: choose it once.",
+    )
+    passkey_origins: Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The pages on which passkeys may be used, as `https://bursar.example.com`, by "
+        "default the public URL's; in the environment with commas.",
     )
     mail_host: str | None = Field(
         default=None,

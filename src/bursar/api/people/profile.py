@@ -104,7 +104,7 @@ async def change_password(call: Call[UserPrincipal]) -> Response:
         new=given.new_password,
         session_id=call.caller.session_id,
         people=call.plane.people,
-        gate=_Inside(),
+        gate=Inside(),
     )
     return Response(status_code=204)
 
@@ -140,7 +140,7 @@ async def confirm_second_factor(call: Call[UserPrincipal]) -> Response:
             tx, people=call.plane.people, user_id=_user_id(call), code=given.code
         )
 
-    codes = await sign_in.in_turn(call.plane.database, _Inside(), work)
+    codes = await sign_in.in_turn(call.plane.database, Inside(), work)
     return reply(RecoveryCodesShape(recovery_codes=codes))
 
 
@@ -228,14 +228,14 @@ async def _with_password(
 ) -> T:
     plane = call.plane
     proven = await sign_in.prove_password(
-        plane.database, _attempt(call, password), people=plane.people, gate=_Inside()
+        plane.database, _attempt(call, password), people=plane.people, gate=Inside()
     )
 
     async def both(tx: WriteTx) -> T | BursarError:
         await throttles.forgive(tx, proven.buckets, wholly=True)
         return await work(tx)
 
-    return await sign_in.in_turn(plane.database, _Inside(), both)
+    return await sign_in.in_turn(plane.database, Inside(), both)
 
 
 def _attempt(call: Call[UserPrincipal], password: str) -> Attempt:
@@ -246,7 +246,7 @@ def _user_id(call: Call[UserPrincipal]) -> int:
     return call.caller.user_id or 0
 
 
-class _Inside:
+class Inside:
     """The gate for whoever has come through it already: twice would be one too many."""
 
     @asynccontextmanager

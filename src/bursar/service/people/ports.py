@@ -6,21 +6,30 @@ Owns their common ports. Must not know any use case.
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Final
 
 from bursar.adapters.mail import Letter
+from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.adapters.vault import SECRET_BYTES, Vault
+
+# Passkeys belong to a domain; where none is named, to this machine's own, on no page.
+NOBODY: Final = RelyingParty(id="localhost", name="Bursar", origins=())
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The vault, the slow hashes, the post, and how people reach this installation (`url`)."""
+    """The vault, the slow hashes, the post, and how people reach this installation (`url`).
+
+    `party` is whom passkeys are for.
+    """
 
     vault: Vault = field(repr=False)
     passwords: PasswordPool
     post: Callable[[Letter], bool]
     url: str
     common: Collection[str] = field(repr=False)
+    party: RelyingParty = NOBODY
     random_bytes: Callable[[int], bytes] = os.urandom
 
 
