@@ -46,6 +46,7 @@ check: $(INSTALLED_DEV)  ## format, lint, types, import contracts, house rules
 	$(PY) -m ruff format --check --quiet . || { echo "Not formatted: $(PY) -m ruff format"; failed=1; }; \
 	$(PY) -m ruff check . || failed=1; \
 	$(PY) -m mypy || failed=1; \
+	$(PY) -m basedpyright --pythonpath $(PY) || failed=1; \
 	$(VENV)/bin/lint-imports || failed=1; \
 	$(PY) -m pytest -q tests/tidy || failed=1; \
 	exit $$failed

@@ -61,6 +61,10 @@ def test_a_guide_does_what_it_says(
     monkeypatch.setenv("BASE_URL", made.url)
     monkeypatch.setenv("PROVISIONING_KEY", made.secrets.provisioning_key)
     monkeypatch.setenv("INFERENCE_KEY", made.secrets.inference_key)
+    monkeypatch.setenv("EMAIL", made.secrets.email)
+    monkeypatch.setenv("PASSWORD", made.secrets.password)
+    # Not the profiles and sign-ins of whoever runs the tests.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(made.data_dir / "config"))
     names: dict[str, Any] = {"__name__": guide.stem}
     for block in blocks(guide):
         if block.language == "sh":

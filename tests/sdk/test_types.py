@@ -26,5 +26,16 @@ def test_a_typed_program_passes_and_its_mistakes_do_not() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_other_checker_is_content_with_the_program_and_with_all_of_the_sdk() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_package_says_that_it_is_typed() -> None:
     assert Path(bursar.__file__).with_name("py.typed").exists()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from bursar.sdk.flow import Steps
     from bursar.sdk.resources.account import Account, AsyncAccount
     from bursar.sdk.resources.alerts import Alerts, AsyncAlerts
     from bursar.sdk.resources.api_keys import ApiKeys, AsyncApiKeys
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.people.users import AsyncUsers, Users
     from bursar.sdk.resources.projects import AsyncProjects, Projects
     from bursar.sdk.resources.usage import AsyncUsage, Usage
+    from bursar.sdk.sessions.renewal import Session
+    from bursar.sdk.sessions.stores import Keep
 
 R = TypeVar("R")
+C = TypeVar("C", Connection, AsyncConnection)
 
 _MOST_RETRIES: Final = 10
 
@@ -63,13 +67,38 @@ class Lazy(Generic[R]):
         return made
 
 
-class Bursar:
+class Client(Generic[C]):
+    """What both clients are: options, and connections that further clients may share."""
+
+    options: Options
+    connection: C
+
+    def with_options(
+        self,
+        *,
+        api_key: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        max_retries: int | None = None,
+    ) -> "Self":
+        """Return a client with other options, on the same connections."""
+        key = self.options.api_key if api_key is None else configuration.clean_key(api_key)
+        timeout = self.options.timeout_s if isinstance(timeout_s, Unset) else _timeout(timeout_s)
+        retries = self.options.max_retries if max_retries is None else _retries(max_retries)
+        changed = replace(self.options, api_key=key, timeout_s=timeout, max_retries=retries)
+        return _made(type(self), changed, self.connection)
+
+    def __repr__(self) -> str:
+        who = "signed in" if self.options.session else f"api_key={self.options.api_key!r}"
+        return f"{type(self).__name__}({self.options.base_url!r}, {who})"
+
+
+class Bursar(Client[Connection]):
     """A Bursar server, as the holder of one key sees it; methods block. Safe to share by threads.
 
     Without arguments the environment says where it is and which key to use (`BURSAR_BASE_URL`,
-    `BURSAR_API_KEY`), else a profile (`BURSAR_PROFILE`). `timeout_s` is what a step of an answer
-    may take; what fails in passing is tried `max_retries` times more. An `http_client` that is
-    handed in is used as it is and stays open.
+    `BURSAR_API_KEY`), else a profile (`BURSAR_PROFILE`) or who has signed in under its name.
+    `timeout_s` is what a step of an answer may take; what fails in passing is tried `max_retries`
+    times more. An `http_client` that is handed in is used as it is and stays open.
     """
 
     account: "Lazy[Account]" = Lazy("account", "Account")
@@ -98,18 +127,44 @@ class Bursar:
         self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
         self.connection = Connection(http_client)
 
-    def with_options(
-        self,
+    @classmethod
+    def log_in(
+        cls,
+        email: str,
+        password: str,
         *,
-        api_key: str | None = None,
-        timeout_s: float | Unset | None = UNSET,
-        max_retries: int | None = None,
+        code: str | None = None,
+        account_id: int | None = None,
+        keep: "Keep | None" = None,
+        base_url: str | None = None,
+        profile: str | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        http_client: "httpx2.Client | None" = None,
     ) -> "Self":
-        """Return a client with other options, on the same connections."""
-        made = object.__new__(type(self))
-        made.options = _changed(self.options, api_key, timeout_s, max_retries)
-        made.connection = self.connection
-        return made
+        """Sign in, and return a client that renews its tokens by itself before they expire.
+
+        `code` is one of the second factor, `account_id` the account if not your first. `keep` has
+        it last: in a file of yours, or in the system's keyring, under the profile's name; then
+        `Bursar()` without a key finds it, until `log_out`. Raises Unauthenticated, whose code is
+        `second_factor_required` where `code` is needed too, and RateLimited.
+        """
+        options, name = _unsigned(base_url, profile, timeout_s, max_retries)
+        connection = Connection(http_client)
+        steps = _sign_in(options, name, keep, email, password, code, account_id)
+        try:
+            session = connection.drive(steps)
+        except BaseException:
+            connection.close()
+            raise
+        return _made(cls, replace(options, session=session), connection)
+
+    def log_out(self) -> None:
+        """Sign out: what was kept is forgotten in any case, and the session ends at the server.
+
+        Raises ConfigurationError for a client that uses a key.
+        """
+        self.connection.drive(_session(self.options).end(self.options))
 
     def close(self) -> None:
         """Close the connections, of clients made by `with_options` too."""
@@ -126,11 +181,8 @@ class Bursar:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self, self.options)
 
-
-class AsyncBursar:
+class AsyncBursar(Client[AsyncConnection]):
     """A Bursar server, as the holder of one key sees it; methods are awaited. One event loop's.
 
     Arguments are those of `Bursar`.
@@ -162,18 +214,38 @@ class AsyncBursar:
         self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
         self.connection = AsyncConnection(http_client)
 
-    def with_options(
-        self,
+    @classmethod
+    async def log_in(
+        cls,
+        email: str,
+        password: str,
         *,
-        api_key: str | None = None,
-        timeout_s: float | Unset | None = UNSET,
-        max_retries: int | None = None,
+        code: str | None = None,
+        account_id: int | None = None,
+        keep: "Keep | None" = None,
+        base_url: str | None = None,
+        profile: str | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        http_client: "httpx2.AsyncClient | None" = None,
     ) -> "Self":
-        """Return a client with other options, on the same connections."""
-        made = object.__new__(type(self))
-        made.options = _changed(self.options, api_key, timeout_s, max_retries)
-        made.connection = self.connection
-        return made
+        """Sign in, and return a client that goes on by itself, as `Bursar.log_in` does."""
+        options, name = _unsigned(base_url, profile, timeout_s, max_retries)
+        connection = AsyncConnection(http_client)
+        steps = _sign_in(options, name, keep, email, password, code, account_id)
+        try:
+            session = await connection.drive(steps)
+        except BaseException:
+            await connection.close()
+            raise
+        return _made(cls, replace(options, session=session), connection)
+
+    async def log_out(self) -> None:
+        """Sign out: what was kept is forgotten in any case, and the session ends at the server.
+
+        Raises ConfigurationError for a client that uses a key.
+        """
+        await self.connection.drive(_session(self.options).end(self.options))
 
     async def close(self) -> None:
         """Close the connections, of clients made by `with_options` too."""
@@ -190,8 +262,16 @@ class AsyncBursar:
     ) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self, self.options)
+
+K = TypeVar("K", bound=Client[Any])
+
+
+def _made(kind: type[K], options: Options, connection: Any) -> K:
+    """A client without a look at arguments, environment and profiles."""
+    client = object.__new__(kind)
+    client.options = options
+    client.connection = connection
+    return client
 
 
 def _options(
@@ -201,20 +281,52 @@ def _options(
     timeout_s: float | None,
     max_retries: int,
 ) -> Options:
-    url, key = configuration.find(api_key=api_key, base_url=base_url, profile=profile)
-    return Options(url, key, _timeout(timeout_s), _retries(max_retries))
+    found = configuration.find(api_key=api_key, base_url=base_url, profile=profile)
+    session = None
+    if found.sign_in is not None:
+        from bursar.sdk.sessions.renewal import Session
 
-
-def _changed(
-    options: Options, api_key: str | None, timeout_s: float | Unset | None, max_retries: int | None
-) -> Options:
-    key = options.api_key if api_key is None else configuration.clean_key(api_key)
-    return replace(
-        options,
-        api_key=key,
-        timeout_s=options.timeout_s if isinstance(timeout_s, Unset) else _timeout(timeout_s),
-        max_retries=options.max_retries if max_retries is None else _retries(max_retries),
+        session = Session(found.sign_in, found.base_url)
+    return Options(
+        found.base_url, found.api_key, _timeout(timeout_s), _retries(max_retries), session
     )
+
+
+def _unsigned(
+    base_url: str | None, profile: str | None, timeout_s: float | None, max_retries: int
+) -> tuple[Options, str]:
+    """What a client has before somebody signs in with it, and the name to keep that under."""
+    url, name = configuration.find_url(base_url=base_url, profile=profile)
+    return Options(url, None, _timeout(timeout_s), _retries(max_retries)), name
+
+
+def _sign_in(
+    options: Options,
+    name: str,
+    keep: "Keep | None",
+    email: str,
+    password: str,
+    code: str | None,
+    account_id: int | None,
+) -> "Steps[Session]":
+    from bursar.sdk.sessions import renewal, stores
+
+    if keep is not None:
+        configuration.require_no_key(name)
+    return renewal.sign_in(
+        stores.make(name, keep),
+        options,
+        email=email,
+        password=password,
+        code=code,
+        account_id=account_id,
+    )
+
+
+def _session(options: Options) -> "Session":
+    if options.session is None:
+        raise ConfigurationError("Nobody has signed in with this client: it uses a key, or none.")
+    return options.session
 
 
 def _timeout(timeout_s: float | None) -> float | None:
@@ -227,7 +339,3 @@ def _retries(count: int) -> int:
     if not 0 <= count <= _MOST_RETRIES:
         raise ConfigurationError(f"max_retries must be from 0 to {_MOST_RETRIES}.")
     return count
-
-
-def _shown(client: Bursar | AsyncBursar, options: Options) -> str:
-    return f"{type(client).__name__}({options.base_url!r}, api_key={options.api_key!r})"

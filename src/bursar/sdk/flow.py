@@ -8,9 +8,9 @@ sending twice does what sending once does, and not if the server asks for more p
 
 import secrets
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from bursar.sdk import errors, values
 from bursar.sdk.calls import Answer, Call
@@ -46,13 +46,19 @@ class Wait:
     seconds: float
 
 
+T = TypeVar("T")
 Came: TypeAlias = Answer | BursarError | None
-Flow: TypeAlias = Generator[Send | Wait, Came, Answer]
+Steps: TypeAlias = Generator[Send | Wait, Came, T]
 
 
-def exchange(call: Call[object], options: Options) -> Flow:
+def exchange(call: Call[object], options: Options) -> Steps[Answer]:
     """Carry out a call; returns the success, raises BursarError for anything else."""
     request = _request(call, options)
+    session = None if call.is_anonymous or options.api_key is not None else options.session
+    bearer = None
+    if session is not None:
+        bearer = yield from session.bearer(options)
+        request = _signed(request, bearer)
     left = options.max_retries if call.may_repeat else 0
     pause_s = _FIRST_PAUSE_S
     has_failed = False
@@ -67,6 +73,11 @@ def exchange(call: Call[object], options: Options) -> Flow:
             failure: BursarError = refusal(came)
         else:
             failure = came or InvalidAnswer("Nothing came.")
+        if session is not None and bearer is not None and _is_of_token(failure):
+            # It has ended before its time, as by a clock that was set. Once: the next one is new.
+            renewed = yield from session.renew(options, refused=bearer)
+            request, bearer = _signed(request, renewed), None
+            continue
         wait_s = _wait_s(failure, pause_s)
         if left <= 0 or wait_s is None:
             raise failure
@@ -127,7 +138,7 @@ def _request(call: Call[object], options: Options) -> Send:
     }
     if options.api_key is not None and not call.is_anonymous:
         headers["authorization"] = f"Bearer {options.api_key}"
-    elif not call.is_public and not call.is_anonymous:
+    elif not (call.is_public or call.is_anonymous or options.session):
         raise ConfigurationError(
             "There is no API key for this address: pass api_key=…, or set BURSAR_API_KEY."
         )
@@ -145,6 +156,14 @@ def _request(call: Call[object], options: Options) -> Send:
     }
     url = options.base_url + call.path
     return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream)
+
+
+def _signed(request: Send, bearer: str) -> Send:
+    return replace(request, headers={**request.headers, "authorization": f"Bearer {bearer}"})
+
+
+def _is_of_token(failure: BursarError) -> bool:
+    return isinstance(failure, errors.Unauthenticated) and failure.code == "invalid_token"
 
 
 def _wait_s(failure: BursarError, pause_s: float) -> float | None:

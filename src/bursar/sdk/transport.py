@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from bursar.sdk import flow
@@ -22,10 +22,12 @@ from bursar.sdk.errors import (
     TimedOut,
     TlsFailed,
 )
-from bursar.sdk.flow import Came, Send, Wait
+from bursar.sdk.flow import Came, Send, Steps, Wait
 
 if TYPE_CHECKING:
     import httpx2
+
+T = TypeVar("T")
 
 MOST_BYTES: Final = 64_000_000
 MOST_ERROR_BYTES: Final = 64_000
@@ -50,14 +52,19 @@ class Connection:
 
     def run(self, call: Call[object], options: Options) -> Answer:
         """Carry out a call; of a stream, up to its first byte."""
-        exchange = flow.exchange(call, options)
-        step = next(exchange)
-        try:
-            while True:
-                step = exchange.send(self._take(step))
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+        return self.drive(flow.exchange(call, options))
+
+    def drive(self, steps: Steps[T]) -> T:
+        """Carry out steps to their end, and return what they come to."""
+        # However it ends, it ends now: a step may hold a lock.
+        with closing(steps):
+            try:
+                step = next(steps)
+                while True:
+                    step = steps.send(self._take(step))
+            except StopIteration as done:
+                value: T = done.value
+                return value
 
     def _take(self, step: Send | Wait) -> Came:
         import httpx2
@@ -106,14 +113,18 @@ class AsyncConnection:
 
     async def run(self, call: Call[object], options: Options) -> Answer:
         """Carry out a call; of a stream, up to its first byte."""
-        exchange = flow.exchange(call, options)
-        step = next(exchange)
-        try:
-            while True:
-                step = exchange.send(await self._take(step))
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+        return await self.drive(flow.exchange(call, options))
+
+    async def drive(self, steps: Steps[T]) -> T:
+        """Carry out steps to their end, and return what they come to."""
+        with closing(steps):
+            try:
+                step = next(steps)
+                while True:
+                    step = steps.send(await self._take(step))
+            except StopIteration as done:
+                value: T = done.value
+                return value
 
     async def _take(self, step: Send | Wait) -> Came:
         import httpx2
