@@ -22,6 +22,7 @@ import uvicorn
 from bursar import failpoints, jobs
 from bursar.adapters import processes
 from bursar.api import app as control
+from bursar.bootstrap import walls
 from bursar.bootstrap.http import HttpServer, Told
 from bursar.bootstrap.people import make_people
 from bursar.bootstrap.upstreams import make_router
@@ -116,6 +117,7 @@ async def running(
         worker = Worker(database, worker_limits(settings), metrics, clock_ms=clock_ms)
         await worker.start()
         parts.push_async_callback(worker.stop)
+        await walls.take_up(database, row_security=settings.row_security)
         lag, aside = LoopLag(), Aside()
         metrics.gauges = lambda: {
             **worker.gauges(),

@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
         "the role `bursar_tenant` cannot be had, `required` does not start without it.",
     )
+    row_security: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
+        "the role `bursar_tenant` cannot be had, `required` does not start without it.",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     public_url: Url | None = Field(

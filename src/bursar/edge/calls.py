@@ -7,7 +7,7 @@ ask. Must not know any noun.
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -26,7 +26,12 @@ from bursar.edge.gate import Gate
 from bursar.edge.pace import Pace
 from bursar.edge.query import Query
 from bursar.service import access, idempotency
-from bursar.service.access import Principal, ProvisioningPrincipal
+from bursar.service.access import (
+    HostPrincipal,
+    InferencePrincipal,
+    Principal,
+    ProvisioningPrincipal,
+)
 from bursar.service.idempotency import Answer, Running
 from bursar.service.limits.explain import Serving
 from bursar.service.people import ports
@@ -161,7 +166,7 @@ async def answer(
 
     def make(caller: Principal | None) -> Call[Any]:
         return Call(
-            plane=plane,
+            plane=_bind(plane, caller),
             caller=caller,
             route=f"{request.method} {request.scope['path']}",
             path=request.path_params,
@@ -185,6 +190,15 @@ async def answer(
         _check_role(caller, action or default_action(request.method))
         query.check(parameters)
         return await endpoint(make(caller))
+
+
+def _bind(plane: Plane, caller: Principal | None) -> Plane:
+    """The plane as the caller has it: whoever acts in an account reaches the rows of no other."""
+    is_tenant = isinstance(caller, ProvisioningPrincipal | InferencePrincipal)
+    if caller is None or not is_tenant or isinstance(caller, HostPrincipal):
+        return plane
+    bound = plane.database.bound(account_id=caller.account_id, user_id=caller.user_id)
+    return replace(plane, database=bound)
 
 
 def default_action(method: str) -> Action:

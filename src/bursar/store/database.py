@@ -31,6 +31,12 @@ UNAVAILABLE: Final = (SQLAlchemyError, OSError, TimeoutError)
 REFUSED: Final = (IntegrityError, InvariantViolated, OverflowError)
 
 CHANNEL: Final = "bursar_changes"
+TENANT_ROLE: Final = "bursar_tenant"
+# Until the transaction ends: whose rows there are, and the role that sees no others.
+_BIND: Final = """
+    SELECT set_config('bursar.account', $1, true), set_config('bursar.user', $2, true),
+           set_config('role', 'bursar_tenant', true)
+"""
 POSTGRESQL: Final = "postgresql"
 SQLITE: Final = "sqlite"
 # What a database says to the one of two transactions that must give way to the other.
@@ -109,6 +115,10 @@ class Database:
         self.url: URL = make_url(url)
         self.dialect = self.url.get_backend_name()
         self.clock_ms = clock_ms
+        # Whether row-level security holds what is `bound`; on PostgreSQL, until somebody finds that
+        # it does not.
+        self.has_wall = self.dialect == POSTGRESQL
+        self._bound_to: tuple[str, str] | None = None
         self._link = _find_way(self.url, self.dialect, connections, command_timeout_s)
         self.engine: AsyncEngine = self._link.engine
         self._write_lock = asyncio.Lock()
@@ -128,6 +138,18 @@ class Database:
         Where it rises, commits that were acknowledged shortly before may be gone.
         """
         return self._link.timeline if isinstance(self._link, PostgresLink) else 0
+
+    def bound(self, *, account_id: int, user_id: int | None) -> Self:
+        """The same database as one account has it, and somebody in it.
+
+        Where there is a wall, its transactions see and change no other account's rows, whatever
+        they ask for: row-level security, in case that a condition of ours is missing.
+        """
+        if not self.has_wall:
+            return self
+        found = copy.copy(self)
+        found._bound_to = (str(account_id), "" if user_id is None else str(user_id))
+        return found
 
     def of(self, origin: Origin) -> Self:
         """The same database for one caller: the audit log names them as who has things written."""
@@ -149,7 +171,9 @@ class Database:
             if self.dialect == POSTGRESQL:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             async with self._transaction(connection):
-                yield ReadTx(connection, self.dialect)
+                tx = ReadTx(connection, self.dialect)
+                await self._bind(tx)
+                yield tx
 
     @asynccontextmanager
     async def peek(self) -> AsyncIterator[ReadTx]:
@@ -157,7 +181,7 @@ class Database:
 
         On PostgreSQL that is one way there and back instead of three or more.
         """
-        if self.dialect == SQLITE:
+        if self.dialect == SQLITE or self._bound_to is not None:
             async with self.read() as tx:
                 yield tx
             return
@@ -206,6 +230,7 @@ class Database:
             await connection.execution_options(bursar_write=True)
             async with self._transaction(connection):
                 tx = WriteTx(connection, self.dialect, self.clock_ms(), [], self._origin)
+                await self._bind(tx)
                 yield tx
                 for step in tx.closing:
                     await step()
@@ -214,6 +239,10 @@ class Database:
         if published:
             for listener in self._listeners:
                 listener(published)
+
+    async def _bind(self, tx: ReadTx) -> None:
+        if self._bound_to is not None:
+            await tx.driver(_BIND, self._bound_to)
 
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
