@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.core import permissions, refusals
+from bursar.core.audit.events import ANYBODY, Origin
 from bursar.core.errors import Forbidden, Unauthenticated, Unreadable
 from bursar.core.people.roles import Action
 from bursar.core.permissions import Address, Network
@@ -166,7 +167,7 @@ async def answer(
 
     def make(caller: Principal | None) -> Call[Any]:
         return Call(
-            plane=_bind(plane, caller),
+            plane=_bind(_sign(plane, caller, request, address), caller),
             caller=caller,
             route=f"{request.method} {request.scope['path']}",
             path=request.path_params,
@@ -199,6 +200,16 @@ def _bind(plane: Plane, caller: Principal | None) -> Plane:
         return plane
     bound = plane.database.bound(account_id=caller.account_id, user_id=caller.user_id)
     return replace(plane, database=bound)
+
+
+def _sign(
+    plane: Plane, caller: Principal | None, request: Request, address: Address | None
+) -> Plane:
+    """The plane as the audit log is to have it: with who has things written, and from where."""
+    actor = ANYBODY if caller is None else caller.actor
+    place = "" if address is None else str(address)
+    origin = Origin(actor, place, request.scope.get("request_id", ""))
+    return replace(plane, database=plane.database.of(origin))
 
 
 def default_action(method: str) -> Action:

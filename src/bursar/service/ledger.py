@@ -12,7 +12,10 @@ from typing import TypeVar
 
 from bursar.core import text
 from bursar.core.allowances import Allowance
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Invalid, NotFound
+from bursar.core.money import format_usd
+from bursar.service.audit import notes
 from bursar.store import changes, ledger
 from bursar.store.database import Database, ReadTx, WriteTx
 from bursar.store.ledger import Entry, NewTransfer, Position
@@ -158,7 +161,20 @@ async def _post(tx: WriteTx, *, new: NewTransfer) -> Posting:
     entry = await ledger.insert_transfer(tx, new=new)
     subject = allowances.wallet(new.account_id).name
     tx.announce(changes.ALLOWANCE, account_id=new.account_id, subject=subject)
-    return Posting(entry, await get_balance(tx, account_id=new.account_id))
+    balance_nanos = await get_balance(tx, account_id=new.account_id)
+    is_grant = new.kind == "grant"
+    notes.note(
+        tx,
+        account_id=new.account_id,
+        action=AuditAction.CREDIT_GRANT if is_grant else AuditAction.CREDIT_CORRECT,
+        target=f"transfer:{entry.id}",
+        after={
+            "amount": format_usd(entry.amount_nanos),
+            "balance": format_usd(balance_nanos),
+            "note": new.note,
+        },
+    )
+    return Posting(entry, balance_nanos)
 
 
 async def _require_account(tx: ReadTx, *, account_id: int) -> None:

@@ -14,9 +14,8 @@ from bursar.core.errors import InvariantViolated
 
 # What belongs to no account: plans, prices, settings, and people who are nobody's.
 OPERATOR_LOG: Final = 0
-# A mapping of these can be noted; amounts of money are texts.
-Value = str | int | bool | None | list[str] | dict[str, str]
-Values = Mapping[str, Value]
+# What JSON can say, by name; amounts of money and moments are texts.
+Values = Mapping[str, object]
 
 _SECRET: Final = re.compile(r"(b[spo]k_)[0-9A-Za-z]{36}", re.ASCII)
 _NEVER: Final = frozenset(("code", "hash", "password", "secret", "token"))
@@ -49,7 +48,7 @@ class AuditAction(StrEnum):
     PLAN_REMOVE_LIMIT = "plan.remove_limit"
     PLAN_SET_LIMIT = "plan.set_limit"
     PLAN_UPDATE = "plan.update"
-    PRICE_LOAD = "price.load"
+    PRICE_ADD = "price.add"
     PROJECT_ADD_MEMBER = "project.add_member"
     PROJECT_CREATE = "project.create"
     PROJECT_DELETE = "project.delete"
@@ -105,13 +104,13 @@ class AuditEvent:
     actor: str | None = None
 
 
-def find_changes(before: Values, after: Values) -> tuple[dict[str, Value], dict[str, Value]]:
+def find_changes(before: Values, after: Values) -> tuple[Values, Values]:
     """Return what differs, as it was and as it is."""
     names = [name for name in after if before.get(name) != after[name]]
     return {name: before.get(name) for name in names}, {name: after[name] for name in names}
 
 
-def clean(values: Values | None) -> dict[str, Value] | None:
+def clean(values: Values | None) -> Values | None:
     """Return what may be noted of these values: API keys in them are blotted out.
 
     Raises InvariantViolated for a name that says that its value is a secret.
@@ -130,11 +129,11 @@ def blot(text: str) -> str:
     return _SECRET.sub(r"\1…", text)
 
 
-def _blot(value: Value) -> Value:
+def _blot(value: object) -> object:
     if isinstance(value, str):
         return blot(value)
     if isinstance(value, list):
-        return [blot(each) for each in value]
-    if isinstance(value, dict):
-        return {blot(name): blot(each) for name, each in value.items()}
+        return [_blot(each) for each in value]
+    if isinstance(value, Mapping):
+        return {blot(str(name)): _blot(each) for name, each in value.items()}
     return value
