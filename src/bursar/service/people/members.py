@@ -38,6 +38,11 @@ async def list_members(
     return await members.list_members(tx, account_id=account_id, after_id=after_id, limit=limit)
 
 
+async def list_last_used(tx: ReadTx, *, account_id: int) -> dict[int, int]:
+    """Return when people were last here, in ms by user id, as far as it is remembered."""
+    return await sessions.list_last_used(tx, account_id=account_id)
+
+
 async def update(
     tx: WriteTx,
     *,
