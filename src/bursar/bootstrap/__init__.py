@@ -29,6 +29,8 @@ from bursar.bootstrap.upstreams import make_router
 from bursar.config import ConfigError, Settings
 from bursar.core import permissions
 from bursar.core.errors import Conflict, Unavailable
+from bursar.dialects.cerevox import app as cerevox
+from bursar.dialects.cerevox.routes import BRANCHES
 from bursar.dialects.venice import app as venice
 from bursar.dialects.venice import errors as venice_errors
 from bursar.dialects.venice import routes as venice_routes
@@ -252,9 +254,11 @@ def _application(
         shows_totals=settings.venice_totals,
         count_gone=count_gone,
     )
+    users = cerevox.create(plane, count_gone=count_gone)
+    dialects = {venice_routes.PREFIX.encode(): dialect, **dict.fromkeys(BRANCHES, users)}
     return Application(
         gateway,
-        Switch({venice_routes.PREFIX.encode(): dialect}, otherwise=api),
+        Switch(dialects, otherwise=api),
         faces={venice_routes.MODELS_PREFIX: VENICE},
     )
 
