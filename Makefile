@@ -70,6 +70,7 @@ lock: $(INSTALLED_DEV)  ## compile requirements/*.txt from pyproject.toml (all n
 	$(COMPILE) --group litellm -o requirements/litellm.txt
 	$(COMPILE) --group venice -o requirements/venice.txt
 	$(COMPILE) --group venice1 -o requirements/venice1.txt
+	$(COMPILE) --group cerevox -o requirements/cerevox.txt
 
 clean:  ## remove what was made; bursar-data stays
 	rm -rf $(VENV) site dist build .coverage .coverage.* htmlcov
