@@ -26,6 +26,7 @@ from bursar import (
 )
 from bursar.sdk import configuration
 from bursar.store.tenants import users
+from tests.people.devices import Device
 from tests.people.house import PASSWORD, QUICK
 from tests.sdk.faces import Face
 from tests.serving import House, until
@@ -273,3 +274,23 @@ async def test_tokens_may_be_had_and_ended_by_hand(face: Face, house: House, ann
     await face.do(nobody.auth.revoke, second.refresh_token)
     with pytest.raises(Unauthenticated):
         await face.do(by_hand.users.me)
+
+
+async def test_a_passkey_is_made_signs_in_and_is_removed(
+    face: Face, house: House, ann: Bursar, ann_id: int
+) -> None:
+    device = Device("http://localhost:8080")
+    asked = await face.do(ann.auth.passkeys.begin, password=PASSWORD)
+    made = await face.do(ann.auth.passkeys.create, "Laptop", credential=device.make(asked.options))
+    assert made.recovery_codes is not None
+    assert len(made.recovery_codes) == 10
+    nobody = face.client(base_url=house.url)
+    challenge = await face.do(nobody.auth.passkeys.begin_sign_in)
+    found = await face.do(nobody.auth.passkeys.sign_in, device.use(challenge.options))
+    assert found.user_id == ann_id
+    again = await face.do(ann.auth.passkeys.rename, made.passkey.id, name="Old laptop")
+    assert [each.name for each in await face.do(ann.auth.passkeys.list)] == [again.name]
+    await face.do(
+        ann.auth.passkeys.remove, again.id, password=PASSWORD, code=made.recovery_codes[0]
+    )
+    assert len(await face.do(ann.auth.passkeys.list)) == 0

@@ -25,8 +25,8 @@ CALLS = {
 MODEL_ROUTES = ("/v1/models",)
 # What a program that manages an account does not call: probes, and reports by strangers.
 OTHERS = ("/healthz", "/readyz", "/metrics", "/v1/leaks")
-# What only a browser can do: a passkey is its, and so is the way to a sign-in service and back.
-BROWSERS = ("/v1/auth/passkeys", "/v1/auth/sso")
+# What only a browser can do: the way to a sign-in service and back.
+BROWSERS = ("/v1/auth/sso",)
 
 
 def value_for(annotation: Any) -> Any:
@@ -42,7 +42,10 @@ def value_for(annotation: Any) -> Any:
         return [value_for(inner[0])]
     if origin in (Mapping, dict):
         return {"name": "x"}
-    known = {int: 7, str: "x", bool: True, datetime: datetime(2027, 1, 1, tzinfo=UTC)}
+    if typing.is_typeddict(annotation):
+        hints = typing.get_type_hints(annotation)
+        return {name: value_for(hints[name]) for name in annotation.__required_keys__}
+    known = {object: {}, int: 7, str: "x", bool: True, datetime: datetime(2027, 1, 1, tzinfo=UTC)}
     return {**known, Decimal: Decimal("1.50")}[annotation]
 
 
@@ -101,8 +104,7 @@ def unsent(name: str) -> set[str]:
             *("user_id", "project_id", "environment", "description", "labels", "label_names"),
             *("models", "endpoints", "networks"),
         }
-    # A program has no passkey.
-    return {"passkey"} if name == "auth.sign_in" else set()
+    return set()
 
 
 def test_every_route_has_its_call() -> None:

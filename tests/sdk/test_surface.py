@@ -121,7 +121,8 @@ def test_there_are_as_many_resources_as_files() -> None:
     files = {path.stem for path in folder.rglob("[a-z]*.py")}
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
     named = {name.rpartition(".")[2] for (name, _), _ in PAIRS}
-    assert files <= named
+    # What several resources answer with has a file as well.
+    assert files - {"sign_ins"} <= named
     assert named <= files | packages
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.billing import AsyncBilling, Billing
     from bursar.sdk.resources.chat import AsyncChat, Chat
     from bursar.sdk.resources.limits import AsyncLimits, Limits
+    from bursar.sdk.resources.meter import AsyncMeter, Meter
     from bursar.sdk.resources.models import AsyncModels, Models
     from bursar.sdk.resources.operator import AsyncOperator, Operator
     from bursar.sdk.resources.people.auth import AsyncAuth, Auth
@@ -108,6 +109,7 @@ class Bursar(Client[Connection]):
     billing: "Lazy[Billing]" = Lazy("billing", "Billing")
     chat: "Lazy[Chat]" = Lazy("chat", "Chat")
     limits: "Lazy[Limits]" = Lazy("limits", "Limits")
+    meter: "Lazy[Meter]" = Lazy("meter", "Meter")
     models: "Lazy[Models]" = Lazy("models", "Models")
     operator: "Lazy[Operator]" = Lazy("operator", "Operator")
     projects: "Lazy[Projects]" = Lazy("projects", "Projects")
@@ -195,6 +197,7 @@ class AsyncBursar(Client[AsyncConnection]):
     billing: "Lazy[AsyncBilling]" = Lazy("billing", "AsyncBilling")
     chat: "Lazy[AsyncChat]" = Lazy("chat", "AsyncChat")
     limits: "Lazy[AsyncLimits]" = Lazy("limits", "AsyncLimits")
+    meter: "Lazy[AsyncMeter]" = Lazy("meter", "AsyncMeter")
     models: "Lazy[AsyncModels]" = Lazy("models", "AsyncModels")
     operator: "Lazy[AsyncOperator]" = Lazy("operator", "AsyncOperator")
     projects: "Lazy[AsyncProjects]" = Lazy("projects", "AsyncProjects")

@@ -22,7 +22,8 @@ from bursar.sdk.errors import (
     Unauthenticated,
 )
 from bursar.sdk.flow import Steps, Wait
-from bursar.sdk.resources.people.auth import Auth, SignIn
+from bursar.sdk.resources.people.auth import Auth
+from bursar.sdk.resources.people.sign_ins import SignIn
 from bursar.sdk.sessions.stores import Release, SignedIn, Store
 from bursar.sdk.values import Secret
 

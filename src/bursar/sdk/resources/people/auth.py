@@ -3,33 +3,19 @@
 `Bursar.log_in` is the short way in: it keeps the tokens up by itself.
 """
 
+from collections.abc import Mapping
+
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, nothing
 from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
+from bursar.sdk.resources.people.passkeys import AsyncPasskeys, Passkeys
+from bursar.sdk.resources.people.sign_ins import SignIn
 from bursar.sdk.results import Listing, Moment, Result, SecretText
 
 _AUTH = "/v1/auth"
 _SESSIONS = f"{_AUTH}/sessions"
 _FACTOR = f"{_AUTH}/second-factor"
 _RESET = f"{_AUTH}/password-reset"
-
-
-class SignIn(Result):
-    """Two tokens: `access_token` stands where a key would, for `expires_in` seconds.
-
-    `refresh_token` is good for one `refresh`, which has the next two.
-    """
-
-    access_token: SecretText
-    token_type: str
-    expires_in: int
-    expires_at: Moment
-    refresh_token: SecretText
-    refresh_token_expires_at: Moment
-    session_id: int
-    user_id: int
-    account_id: int
-    role: str
 
 
 class OpenSession(Result):
@@ -84,14 +70,21 @@ class Membership(Result):
 
 
 def _sign_in(
-    email: str, password: str, *, code: str | None = None, account_id: int | None = None
+    email: str,
+    password: str,
+    *,
+    code: str | None = None,
+    passkey: Mapping[str, object] | None = None,
+    account_id: int | None = None,
 ) -> Call[SignIn]:
     """Get tokens for address and password, in your first account or the one that is named.
 
-    Raises Unauthenticated, whose code is `second_factor_required` where `code` is needed too, and
-    RateLimited after too many tries.
+    A second factor is a `code`, or what a browser answered for a `passkey`. Raises Unauthenticated,
+    whose code is `second_factor_required` where one is needed, and RateLimited after many tries.
     """
-    body = values.some(email=email, password=password, code=code, account_id=account_id)
+    body = values.some(
+        email=email, password=password, code=code, passkey=passkey, account_id=account_id
+    )
     read = results.read(SignIn)
     return Call("POST", f"{_AUTH}/login", read, body=body, is_anonymous=True)
 
@@ -212,6 +205,11 @@ class Auth(Resource):
     renew_recovery_codes = sync(_renew_recovery_codes)
     remove_second_factor = sync(_remove_second_factor)
 
+    @property
+    def passkeys(self) -> Passkeys:
+        """Passkeys."""
+        return Passkeys(self.connection, self.options)
+
 
 class AsyncAuth(AsyncResource):
     """Signing in, and what belongs to whoever has; needs an access token where it is about you."""
@@ -231,3 +229,8 @@ class AsyncAuth(AsyncResource):
     confirm_second_factor = awaited(_confirm_second_factor)
     renew_recovery_codes = awaited(_renew_recovery_codes)
     remove_second_factor = awaited(_remove_second_factor)
+
+    @property
+    def passkeys(self) -> AsyncPasskeys:
+        """Passkeys."""
+        return AsyncPasskeys(self.connection, self.options)

@@ -36,6 +36,7 @@ class Invitation(Result):
     role: str
     created_at: Moment
     expires_at: Moment
+    name: str = ""
 
 
 def _list(*, page_size: int | None = None) -> Call[Page[User]]:
@@ -64,27 +65,39 @@ def _leave() -> Call[None]:
 
 
 def _invite(
-    email: str, *, role: Role | None = None, idempotency_key: str | None = None
+    email: str,
+    *,
+    role: Role | None = None,
+    name: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[Invitation]:
-    """Invite somebody by mail, as a member if no other role is said; at most as what you are."""
+    """Invite somebody by mail, as a member if no other role is said; at most as what you are.
+
+    `name` is what a new person is called if they do not say otherwise.
+    """
     return Call(
         "POST",
         _USERS,
         results.read(Invitation),
-        body=values.some(email=email, role=role),
+        body=values.some(email=email, role=role, name=name),
         is_kept=True,
         idempotency_key=idempotency_key,
     )
 
 
 def _update(
-    user_id: int, *, role: Role | Unset = UNSET, is_enabled: bool | Unset = UNSET
+    user_id: int,
+    *,
+    role: Role | Unset = UNSET,
+    is_enabled: bool | Unset = UNSET,
+    name: str | Unset = UNSET,
 ) -> Call[User]:
     """Change a user's role, or whether they may do anything here; what is not given stays.
 
-    Raises Forbidden above your own role, and Conflict for the last owner.
+    `name` is what this account calls them, until they give themselves another. Raises Forbidden
+    above your own role, and Conflict for the last owner.
     """
-    body = values.given(role=role, is_enabled=is_enabled)
+    body = values.given(role=role, is_enabled=is_enabled, name=name)
     return Call("PATCH", values.path(_USERS, user_id), results.read(User), body=body)
 
 
