@@ -41,6 +41,10 @@ Bursar = Callable[..., Done]
 def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A process of one's own, as far as a command can tell."""
     monkeypatch.chdir(tmp_path)
+    # Whoever runs the tests may be signed in somewhere: the tests are not.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("BURSAR_API_KEY", "BURSAR_BASE_URL", "BURSAR_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
     umask = os.umask(0o022)
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.raiseExceptions)

@@ -41,7 +41,7 @@ async def at_hand(
     )
     sending = asyncio.create_task(post.run())
     try:
-        yield control.create(plane, version=__version__)
+        yield control.create(plane, version=__version__, is_described=False)
         await post.settle()
     finally:
         sending.cancel()

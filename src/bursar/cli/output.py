@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-_AMOUNTS: Final = frozenset(("id", "balance", "credit_limit", "amount"))
+SHOWN_ONCE: Final = "This is the only time that the secret is shown."
+_AMOUNTS: Final = frozenset(
+    "id balance credit_limit amount cost share requests input_tokens output_tokens now".split()
+)
+_COLORS: Final = {"bar": "cyan"}
 # A table that goes into a file or a pipe is not cut to the width of a screen.
 _ENDLESS: Final = 10_000
 
@@ -39,7 +44,7 @@ class Output:
         if self.is_json:
             write(json.dumps({name: list(rows)}, indent=2, ensure_ascii=False))
         elif rows:
-            _print_table(rows, columns)
+            make_console().print(make_table(rows, columns))
         else:
             say(empty)
 
@@ -62,17 +67,8 @@ def format_moment(at_ms: int | None) -> str | None:
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def _print_fields(data: Mapping[str, Any], title: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, show_header=False, box=None, title_justify="left")
-    for name, value in data.items():
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
-    _stdout().print(table)
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Table":
+    """A table for people; names and values are text, whatever they look like."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -80,11 +76,31 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(
-            column.replace("_", " "), justify="right" if column in _AMOUNTS else "left"
+            column.replace("_", " "),
+            justify="right" if column in _AMOUNTS else "left",
+            style=_COLORS.get(column),
         )
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    _stdout().print(table)
+    return table
+
+
+def make_console() -> "Console":
+    """What tables are printed with: stdout, without colours where NO_COLOR is set."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _ENDLESS
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def _print_fields(data: Mapping[str, Any], title: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, show_header=False, box=None, title_justify="left")
+    for name, value in data.items():
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
+    make_console().print(table)
 
 
 def _cell(value: Any) -> str:
@@ -97,10 +113,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(_cell(inner) for inner in value) or "-"
     return str(value)
-
-
-def _stdout() -> "Console":
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _ENDLESS
-    return Console(highlight=False, markup=False, emoji=False, width=width)

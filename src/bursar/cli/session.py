@@ -79,7 +79,7 @@ async def _with_database(
     database = bootstrap.open_database(settings)
     try:
         if must_exist:
-            await _require_installation(database)
+            await require_installation(database)
         else:
             await migrations.upgrade(database)
         return await work(database)
@@ -87,7 +87,8 @@ async def _with_database(
         await database.close()
 
 
-async def _require_installation(database: "Database") -> None:
+async def require_installation(database: "Database") -> None:
+    """Raise NotFound (`not_initialised`) or Conflict (`database_old`) where nothing can be done."""
     from bursar.store import migrations
 
     # Connecting to an SQLite file that is not there would make it.

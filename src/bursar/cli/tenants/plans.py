@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bursar.cli import output
-from bursar.cli.limits.allowances import (
-    ModelOption,
-    ResourceName,
-    WindowName,
-    format_amount,
-    parse_amount,
-)
+from bursar.cli.owner.limits import ModelOption, ResourceName, WindowName
 from bursar.cli.session import MAX_ID, Session
+from bursar.core.allowances import Resource
+from bursar.core.errors import Invalid
+from bursar.core.money import format_usd, parse_usd
 
 if TYPE_CHECKING:
     from bursar.service.limits.plans import Plan
@@ -161,8 +158,8 @@ def set_limit(
             resource=of,
             window=rules.parse_window(window, resource=of),
             model=rules.clean_model(model),
-            default=parse_amount(default, resource=of, param="default"),
-            most=parse_amount(most, resource=of, param="most"),
+            default=_parse_amount(default, resource=of, param="default"),
+            most=_parse_amount(most, resource=of, param="most"),
         )
 
     _show(session, session.change(work))
@@ -226,9 +223,26 @@ def _limit(line: "PlanLimit") -> dict[str, Any]:
         "resource": line.resource,
         "window": line.window,
         "model": line.model or None,
-        "default_limit": format_amount(line.default, resource=line.resource),
-        "most_limit": format_amount(line.most, resource=line.resource),
+        "default_limit": _format_amount(line.default, resource=line.resource),
+        "most_limit": _format_amount(line.most, resource=line.resource),
     }
+
+
+def _parse_amount(text: str | None, *, resource: Resource, param: str) -> int | None:
+    if text is None:
+        return None
+    if resource is Resource.COST:
+        return parse_usd(text)
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        message = f"It must be a whole number of {resource}."
+        raise Invalid("invalid_amount", message, param=param)
+    return int(text)
+
+
+def _format_amount(amount: int | None, *, resource: str) -> str | int | None:
+    if amount is None or resource != Resource.COST:
+        return amount
+    return format_usd(amount)
 
 
 COMMANDS: Final[tuple[tuple[str, Callable[..., None], dict[str, Any]], ...]] = (

@@ -1,20 +1,16 @@
 """`bursar explain`: what would become of a request.
 
-Owns what the command takes and shows. Must not know rules; `service.limits.explain` does.
+Owns what the command takes and shows.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from bursar.cli import failures, output
-from bursar.cli.session import MAX_ID, Session
-
-if TYPE_CHECKING:
-    from bursar.api.limits.explain import ExplanationShape
-    from bursar.config import Settings
-    from bursar.service.limits.explain import Explanation, Serving
-    from bursar.store.database import Database
+from bursar.cli.owner.shapes import shape
+from bursar.cli.places.owner import Owner
+from bursar.cli.session import MAX_ID
 
 _COLUMNS: Final = ("name", "limit", "used", "leased", "left", "needs", "says", "resets_at")
 
@@ -23,7 +19,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model that is a
 
 
 def explain(
-    session: Session,
+    owner: Owner,
     key_id: KeyId,
     model: Model,
     prompt_tokens: Annotated[
@@ -39,9 +35,6 @@ def explain(
     endpoint: Annotated[
         str, typer.Option(help="chat.completions or embeddings.")
     ] = "chat.completions",
-    account: Annotated[
-        int, typer.Option("--account", metavar="ID", min=1, max=MAX_ID, help="Whose key.")
-    ] = 1,
 ) -> None:
     """Say what would become of a request: which limits apply and which of them would refuse.
 
@@ -52,37 +45,26 @@ def explain(
     bursar explain 3 gpt-4o-mini --prompt-tokens 1200 --max-tokens 500
     bursar explain 3 gpt-4o-mini --prompt-bytes 4096 --json
     """
-
-    async def work(database: "Database") -> "Explanation":
-        from bursar.service import accounts
-        from bursar.service.limits import explain
-
-        async with database.read() as tx:
-            await accounts.get(tx, account_id=account)
-            return await explain.explain(
-                tx,
-                account_id=account,
-                question=question,
-                serving=serving,
-                now_ms=database.clock_ms(),
-            )
-
-    from bursar.api.limits.explain import body_bytes, shape
-    from bursar.service.limits.explain import Question
-
-    size = body_bytes(prompt_tokens, prompt_bytes)
-    question = Question(key_id, model, size, endpoint, max_tokens, choices)
-    serving = _serving(session.settings())
-    found = shape(session.run(work))
-    if session.out.is_json:
-        session.out.show(found)
+    found = shape(
+        owner.client.limits.explain(
+            key_id=key_id,
+            model=model,
+            prompt_tokens=prompt_tokens,
+            prompt_bytes=prompt_bytes,
+            max_tokens=max_tokens,
+            choices=choices,
+            endpoint=endpoint,
+        )
+    )
+    if owner.out.is_json:
+        owner.out.show(found)
     else:
-        _print(session, found)
+        _print(owner, found)
     if not found["verdict"]["is_allowed"]:
         raise typer.Exit(failures.FOUND)
 
 
-def _print(session: Session, found: "ExplanationShape") -> None:
+def _print(owner: Owner, found: dict[str, Any]) -> None:
     verdict, needs = found["verdict"], found["needs"]
     said = "It would be let through."
     if not verdict["is_allowed"]:
@@ -96,26 +78,13 @@ def _print(session: Session, found: "ExplanationShape") -> None:
         fields["longest_answer"] = needs["max_tokens"]
         fields["affordable_answer"] = found["affordable_max_tokens"]
         fields["affordable_requests"] = found["affordable_requests"]
-    session.out.show(fields)
+    owner.out.show(fields)
     rows = [{**limit, "says": _says(limit)} for limit in found["limits"]]
     output.say("")
-    session.out.show_list("limits", rows, columns=_COLUMNS, empty="No limit applies.")
+    owner.out.show_list("limits", rows, columns=_COLUMNS, empty="No limit applies.")
 
 
 def _says(limit: Any) -> str:
     if limit["would_refuse"]:
         return "no"
     return "held" if limit["is_held"] else "yes"
-
-
-def _serving(settings: "Settings") -> "Serving":
-    """Who would serve a model, by the settings alone: no upstream is connected to."""
-    from bursar.gateway.routing import Router, Upstream, sandbox
-
-    built_in = sandbox()
-    upstreams = [
-        # Whatever is a client will do: nothing is sent.
-        Upstream(each.name, built_in.client, (), each.models, each.rename)
-        for each in settings.upstreams
-    ]
-    return Router([*upstreams, built_in] if settings.sandbox_enabled else upstreams).places
