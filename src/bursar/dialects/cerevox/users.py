@@ -194,15 +194,14 @@ def _invitation(row: InvitationRow) -> dict[str, Any]:
 
 
 def _user(user_id: str, row: MemberRow | InvitationRow) -> dict[str, Any]:
-    name = row.name or row.email
-    words = name.split()
     return {
         "user_id": user_id,
         "account_id": str(row.account_id),
         "email": row.email,
-        "name": name,
-        "firstname": words[0] if len(words) > 1 else None,
-        "lastname": words[-1] if len(words) > 1 else None,
+        "name": row.name or row.email,
+        # Names are not taken apart: nobody knows which part is which.
+        "firstname": None,
+        "lastname": None,
         "role": row.role,
         "isadmin": row.role in _ADMINS,
         "created_at": format_moment(row.created_ms - row.created_ms % 1_000),
