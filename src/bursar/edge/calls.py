@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.core import permissions, refusals
-from bursar.core.audit.events import ANYBODY, Origin
+from bursar.core.audit.events import ANYBODY, OPERATOR_LOG, Origin
 from bursar.core.errors import Forbidden, Unauthenticated, Unreadable
 from bursar.core.people.roles import Action
 from bursar.core.permissions import Address, Network
@@ -208,7 +208,8 @@ def _sign(
     """The plane as the audit log is to have it: with who has things written, and from where."""
     actor = ANYBODY if caller is None else caller.actor
     place = "" if address is None else str(address)
-    origin = Origin(actor, place, request.scope.get("request_id", ""))
+    account_id = OPERATOR_LOG if caller is None else caller.account_id
+    origin = Origin(actor, place, request.scope.get("request_id", ""), account_id)
     return replace(plane, database=plane.database.of(origin))
 
 

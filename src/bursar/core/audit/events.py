@@ -32,6 +32,7 @@ class AuditAction(StrEnum):
     CREDIT_CORRECT = "credit.correct"
     CREDIT_GRANT = "credit.grant"
     INVITATION_CREATE = "invitation.create"
+    INVITATION_UPDATE = "invitation.update"
     INVITATION_WITHDRAW = "invitation.withdraw"
     KEY_CREATE = "key.create"
     KEY_DELETE = "key.delete"
@@ -73,15 +74,16 @@ class AuditAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who has something done, from where, in which request; the last two may be empty.
+    """Who has something done, from where, in which request, and in which account they act.
 
-    `actor` is `user:5`, `key:12`, `command line`, `system` for what the server does by itself, or
-    `anybody` for who has not proved anything.
+    Address and request may be empty. `actor` is `user:5`, `key:12`, `command line`, `system` for
+    what the server does by itself, or `anybody` for who has not proved anything.
     """
 
     actor: str
     address: str = ""
     request_id: str = ""
+    account_id: int = OPERATOR_LOG
 
 
 SYSTEM: Final = Origin("system")

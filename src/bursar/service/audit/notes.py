@@ -58,6 +58,13 @@ def note(
     )
 
 
+def note_own(
+    tx: WriteTx, *, action: AuditAction, target: str, before: Values | None = None
+) -> None:
+    """Note what somebody did with what is theirs, in the account that they act in."""
+    note(tx, account_id=tx.origin.account_id, action=action, target=target, before=before)
+
+
 def of_account(row: AccountRow) -> Values:
     """What of an account can change."""
     return {name: value for name, value in asdict(row).items() if name not in _NOT_OF_ACCOUNTS}

@@ -10,12 +10,14 @@ from typing import Final
 
 from bursar.adapters.mail import Letter
 from bursar.core import text
+from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import Conflict, Gone, NotFound
 from bursar.core.people import emails, passwords, roles
 from bursar.core.people import tokens as forms
 from bursar.core.people.roles import Role
 from bursar.core.permissions import Address
 from bursar.service.access import ProvisioningPrincipal
+from bursar.service.audit import notes
 from bursar.service.people import members as people_of
 from bursar.service.people import sign_in
 from bursar.service.people.ports import People
@@ -85,6 +87,7 @@ async def invite(
         expires_ms=tx.now_ms + LIFETIME_MS,
         name=called,
     )
+    _note(tx, AuditAction.INVITATION_CREATE, row, after=_values(row))
     return Invited(row, _letter(people.url, clean, token))
 
 
@@ -116,7 +119,9 @@ async def rename(
     row = await get_open(tx, **own, now_ms=tx.now_ms)
     people_of.require_may_give(by.role, Role(row.role))
     await letters.rename_invitation(tx, **own, name=text.clean_name(name))
-    return await get_open(tx, **own, now_ms=tx.now_ms)
+    after = await get_open(tx, **own, now_ms=tx.now_ms)
+    _note(tx, AuditAction.INVITATION_UPDATE, row, before=_values(row), after=_values(after))
+    return after
 
 
 async def withdraw(tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int) -> None:
@@ -125,6 +130,7 @@ async def withdraw(tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int
     if row is None:
         raise NotFound("not_found", "There is nothing here, or it is not yours.")
     people_of.require_may_give(by.role, Role(row.role))
+    _note(tx, AuditAction.INVITATION_WITHDRAW, row, before=_values(row))
 
 
 async def accept(
@@ -166,10 +172,35 @@ async def accept(
             await users.insert_member(
                 tx, account_id=now.account_id, user_id=member_id, role=now.role
             )
-        return await people_of.get(tx, account_id=now.account_id, user_id=member_id)
+        member = await people_of.get(tx, account_id=now.account_id, user_id=member_id)
+        notes.note(
+            tx,
+            account_id=now.account_id,
+            action=AuditAction.USER_JOIN,
+            target=f"user:{member_id}",
+            after=notes.of_member(member),
+            actor=f"user:{member_id}",
+        )
+        return member
 
     async with gate.enter():
         return await database.transact(finish)
+
+
+def _note(
+    tx: WriteTx,
+    action: AuditAction,
+    row: InvitationRow,
+    *,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> None:
+    account_id, target = row.account_id, f"invitation:{row.id}"
+    notes.note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
+
+
+def _values(row: InvitationRow) -> Values:
+    return {"email": row.email, "name": row.name, "role": row.role}
 
 
 async def _find(tx: ReadTx, token_hash: bytes, email: str | None, *, now_ms: int) -> InvitationRow:

@@ -5,11 +5,13 @@ always has an owner who can sign in. Must not know how people prove who they are
 """
 
 from bursar.core import text
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bursar.core.people import roles
 from bursar.core.people.roles import Role
 from bursar.core.secrets import KeyKind
 from bursar.service.access import ProvisioningPrincipal
+from bursar.service.audit import notes
 from bursar.store import changes, keys
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.people import letters, members, sessions
@@ -75,14 +77,32 @@ async def update(
     )
     if is_enabled is False:
         await sessions.end(tx, user_id=user_id, account_id=account_id)
-    return await get(tx, account_id=account_id, user_id=user_id)
+    after = await get(tx, account_id=account_id, user_id=user_id)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.USER_UPDATE,
+        target=f"user:{user_id}",
+        before=notes.of_member(before),
+        after=notes.of_member(after),
+    )
+    return after
 
 
 async def rename(tx: WriteTx, *, by: ProvisioningPrincipal, name: str) -> MemberRow:
     """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid."""
     row = await get_self(tx, by=by)
     await members.update_user(tx, user_id=row.user_id, name=text.clean_name(name))
-    return await get_self(tx, by=by)
+    after = await get_self(tx, by=by)
+    notes.note(
+        tx,
+        account_id=by.account_id,
+        action=AuditAction.USER_RENAME,
+        target=f"user:{row.user_id}",
+        before={"name": row.name},
+        after={"name": after.name},
+    )
+    return after
 
 
 async def remove(tx: WriteTx, *, by: ProvisioningPrincipal, user_id: int) -> None:
@@ -97,6 +117,13 @@ async def remove(tx: WriteTx, *, by: ProvisioningPrincipal, user_id: int) -> Non
         _check_may(by, Role(before.role), Role(before.role))
     _check_not_last(owners, user_id)
     await _end(tx, account_id=by.account_id, user_id=user_id)
+    notes.note(
+        tx,
+        account_id=by.account_id,
+        action=AuditAction.USER_REMOVE,
+        target=f"user:{user_id}",
+        before=notes.of_member(before),
+    )
 
 
 async def leave(tx: WriteTx, *, by: ProvisioningPrincipal) -> None:
@@ -144,6 +171,13 @@ async def _end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
     for key_id in await members.list_key_ids(tx, account_id=account_id, user_id=user_id, kind=kind):
         await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind)
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
+        notes.note(
+            tx,
+            account_id=account_id,
+            action=AuditAction.KEY_DELETE,
+            target=f"key:{key_id}",
+            before={"kind": kind, "user_id": user_id},
+        )
 
 
 def _not_found() -> NotFound:

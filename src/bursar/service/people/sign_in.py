@@ -13,6 +13,7 @@ from bursar.adapters.passkeys import Credential
 from bursar.core.errors import BursarError, Forbidden, Unauthenticated
 from bursar.core.people import emails, passwords
 from bursar.core.permissions import Address
+from bursar.service.audit import refusals
 from bursar.service.people import passkeys, proofs, sessions, throttles
 from bursar.service.people.ports import People
 from bursar.service.people.second_factors import SIGNED_IN
@@ -96,7 +97,8 @@ async def sign_in(database: Database, attempt: Attempt, *, people: People, gate:
             tx, people=people, member=member, device=attempt.device, address=where
         )
 
-    return await in_turn(database, gate, finish)
+    async with _noted(database, attempt, people=people, gate=gate):
+        return await in_turn(database, gate, finish)
 
 
 async def with_passkey(
@@ -135,7 +137,9 @@ async def with_passkey(
             address=throttles.place(where.address),
         )
 
-    return await in_turn(database, gate, finish)
+    vault, address = people.vault, where.address
+    async with refusals.noted(database, gate.enter, vault=vault, email="", address=address):
+        return await in_turn(database, gate, finish)
 
 
 async def prove_password(
@@ -145,6 +149,13 @@ async def prove_password(
 
     Raises Unauthenticated (`invalid_credentials`) and RateRefused (`too_many_attempts`).
     """
+    async with _noted(database, attempt, people=people, gate=gate):
+        return await _prove_password(database, attempt, people=people, gate=gate)
+
+
+async def _prove_password(
+    database: Database, attempt: Attempt, *, people: People, gate: Gate
+) -> Proven:
     email = emails.find_email(attempt.email) or ""
     given = passwords.normalise(attempt.password)
 
@@ -215,7 +226,15 @@ async def prove_again(
         )
         return refused if refused is not None else await work(tx)
 
-    return await in_turn(database, gate, finish)
+    async with _noted(database, attempt, people=people, gate=gate):
+        return await in_turn(database, gate, finish)
+
+
+def _noted(
+    database: Database, attempt: Attempt, *, people: People, gate: Gate
+) -> AbstractAsyncContextManager[None]:
+    email, address = attempt.email, attempt.address
+    return refusals.noted(database, gate.enter, vault=people.vault, email=email, address=address)
 
 
 async def _find_member(tx: WriteTx, user: UserRow, account_id: int | None) -> MemberRow | None:
