@@ -100,6 +100,7 @@ def _endpoint(plane: Plane, route: Route) -> Callable[[Request], Awaitable[Respo
             parameters=route.query,
             has_body=route.body is not None,
             action=route.action,
+            most_bytes=route.most_bytes,
         )
 
     return endpoint

@@ -59,7 +59,8 @@ class Route:
 
     `answer` is the shape of a success with `status`, `text` another media type that it has too (or
     only); `body` is the model of what is sent, `query` names the parameters of the address.
-    `action` is what the caller's role must allow, if not what `calls.answer` asks for by itself.
+    `action` is what the caller's role must allow, if not what `calls.answer` asks for by itself;
+    `most_bytes` is how long a body may be that is longer than others.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Route:
     query: tuple[str, ...] = ()
     text: str | None = None
     action: Action | None = None
+    most_bytes: int | None = None
 
 
 def anybody(
@@ -118,10 +120,13 @@ def provisioning(
     query: tuple[str, ...] = (),
     text: str | None = None,
     action: Action | None = None,
+    most_bytes: int | None = None,
 ) -> Route:
     """A route for provisioning keys, and for people who have signed in."""
     kind = ProvisioningPrincipal
-    return Route(method, path, kind, endpoint, answer, status, body, query, text, action)
+    return Route(
+        method, path, kind, endpoint, answer, status, body, query, text, action, most_bytes
+    )
 
 
 def person(

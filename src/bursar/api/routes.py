@@ -10,6 +10,7 @@ from typing import Final
 from bursar.api import accounts, health, keys, ledger, projects, summaries, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
+from bursar.api.metering import events as metered
 from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
 from bursar.core.people.roles import Action
@@ -144,6 +145,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         usage.EventListShape,
         query=("key_id", "model", "project_id", "label", "from", "to", *_PAGE),
         text="text/csv",
+    ),
+    provisioning(
+        "POST",
+        "/v1/meter/events",
+        metered.record,
+        metered.ReceiptShape,
+        body=metered.EventListFields,
+        most_bytes=metered.MOST_BYTES,
     ),
     inference("GET", "/v1/key", keys.show_own, shapes.OwnKeyShape),
     operator(

@@ -147,18 +147,20 @@ async def answer(
     parameters: tuple[str, ...],
     has_body: bool,
     action: Action | None = None,
+    most_bytes: int | None = None,
 ) -> Response:
     """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint.
 
     Of several kinds of principal, the likeliest goes first. Who acts in an account needs a role
-    that allows `action`; where none is named, reading for a GET, and managing for all else.
+    that allows `action`; where none is named, reading for a GET, and managing for all else. A body
+    has at most `most_bytes`, where that is more than the plane allows of any.
     """
     query = Query(request.scope["query_string"])
     secret = auth.find_secret(request.scope["headers"], query_names=query.names)
     key = _idempotency_key(request.headers) if request.method == "POST" else None
     sent = b""
     if has_body:
-        most = plane.max_body_bytes
+        most = max(plane.max_body_bytes, most_bytes or 0)
         sent = await body.read(request.headers, request.stream(), max_bytes=most)
     document = body.parse(sent) if has_body else {}
     client = request.client.host if request.client else ""

@@ -133,6 +133,12 @@ async def list_entries(
     return await ledger.list_entries(tx, account_id=account_id, behind=behind, limit=limit)
 
 
+def is_leased() -> Conflict:
+    """Return what says that leases are in the way: see `when_leases_return`."""
+    message = "Requests in flight hold that credit. Try again later."
+    return Conflict(_LEASED, message, retry_after_s=1)
+
+
 def balance_of(wallet: Allowance) -> int:
     """What is left of a wallet, in nano-USD."""
     return wallet.left or 0
@@ -188,6 +194,4 @@ async def _require_account(tx: ReadTx, *, account_id: int) -> None:
 def _cannot_debit(wallet: Allowance, amount_nanos: int) -> Conflict:
     if balance_of(wallet) < amount_nanos:
         return Conflict("insufficient_credit", "The account does not have that much credit left.")
-    return Conflict(
-        _LEASED, "Requests in flight hold that credit. Try again later.", retry_after_s=1
-    )
+    return is_leased()
