@@ -13,6 +13,7 @@ from bursar.sdk.resources.api_keys import ApiKey, NewApiKey
 from bursar.sdk.resources.billing import Balance
 from bursar.sdk.resources.chat import ChatChunk, ChatCompletion
 from bursar.sdk.resources.limits import Limit
+from bursar.sdk.resources.meter import Receipt
 from bursar.sdk.resources.operator.accounts import Posting
 from bursar.sdk.resources.people.auth import OpenSession
 from bursar.sdk.resources.people.users import Invitation, User
@@ -31,6 +32,10 @@ def blocking() -> None:
         assert_type(made.key, str)
         assert_type(made.credit_limit, Decimal | None)
         assert_type(made.created_at, datetime)
+        several = client.api_keys.create_many([{"name": "a", "labels": {"team": "b"}}])
+        assert_type(several, Listing[NewApiKey])
+        receipt = client.meter.record([{"id": "1", "product": "scans", "quantities": {"pages": 3}}])
+        assert_type(receipt, Receipt)
         keys = client.api_keys.list(is_enabled=True)
         assert_type(keys, Paged[ApiKey])
         assert_type(keys.first(), ApiKey | None)
@@ -75,6 +80,8 @@ def mistaken(client: Bursar) -> None:
     client.api_keys.create("x", colour="red")  # type: ignore[call-arg]
     client.api_keys.update(1, credit_limit=[])  # type: ignore[arg-type]
     client.api_keys.get("x")  # type: ignore[arg-type]
+    client.api_keys.create_many([{"nme": "a"}])  # type: ignore[typeddict-item]
+    client.meter.record([{"id": "1"}])  # type: ignore[typeddict-item]
     client.chat.complete(model="m", messages=[1])  # type: ignore[list-item]
     client.users.update(1, role="king")  # type: ignore[arg-type]
     Bursar.log_in("ann@example.test", "x", keep="cloud")  # type: ignore[arg-type]

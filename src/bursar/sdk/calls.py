@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from bursar.sdk import values
+from bursar.sdk import frames, values
 from bursar.sdk.errors import InvalidAnswer
 
 T_co = TypeVar("T_co", covariant=True)
@@ -84,6 +84,10 @@ class Page(Generic[T_co]):
 
     items: tuple[T_co, ...]
     next_cursor: str | None
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one item a row; needs pandas."""
+        return frames.frame(self.items)
 
 
 @dataclass(frozen=True, slots=True)

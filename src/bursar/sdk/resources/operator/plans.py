@@ -11,7 +11,10 @@ _PLANS = "/v1/operator/plans"
 
 
 class PlanLimit(Result):
-    """What a plan gives to every scope of a kind, and the most that one may set for itself."""
+    """What a plan gives to every scope of a kind, and the most that one may set for itself.
+
+    Limits of cost are in USD, others in what `unit` says.
+    """
 
     scope: str
     resource: str
