@@ -215,7 +215,7 @@ async def _find_key(
     key = await keys.find_key(tx, account_id=account_id, key_id=key_id, kind=None)
     if key is None or bearer.account_id != account_id:
         raise _invalid_token()
-    if session.created_ms < (key.rotated_ms or 0) and now_ms >= (key.previous_until_ms or 0):
+    if session.created_ms <= (key.rotated_ms or 0) and now_ms >= (key.previous_until_ms or 0):
         raise _invalid_token()
     try:
         found = await _admit(tx, row, wanted=ProvisioningPrincipal, now_ms=now_ms, address=address)
