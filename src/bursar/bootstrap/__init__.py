@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -40,7 +42,9 @@ from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
+from bursar.gateway.names import Names
 from bursar.gateway.routing import Router
+from bursar.gateway.server import Patience
 from bursar.gateway.upstreams.aside import Aside
 from bursar.gateway.wire.faces import Face
 from bursar.service.people.ports import People
@@ -64,6 +68,14 @@ class Server:
     router: Router
     metrics: Metrics
     app: Application
+    settings: Settings
+
+    def options(self, *, patience: Patience | None = None) -> dict[str, Any]:
+        """What uvicorn serves the application with."""
+        found = self.settings
+        names = Names(hosts=_hosts(found), origins=found.cors_origins)
+        is_encrypted = found.url.startswith("https:")
+        return uvicorn_options(self.app, patience=patience, names=names, is_encrypted=is_encrypted)
 
 
 def open_database(settings: Settings) -> Database:
@@ -132,7 +144,15 @@ async def running(
         beside = [asyncio.create_task(each) for each in (*periodic, lag.run(), post.run())]
         parts.push_async_callback(_cancel, beside)
         app = _application(settings, worker, router, aside, people)
-        yield Server(database, worker, router, metrics, app)
+        yield Server(database, worker, router, metrics, app, settings)
+
+
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    """The names that this server goes by; none where it goes by any."""
+    if not settings.allowed_hosts:
+        return ()
+    own = urlsplit(settings.url).hostname or ""
+    return (*settings.allowed_hosts, f"[{own}]" if ":" in own else own)
 
 
 def listen(settings: Settings) -> tuple[socket.socket, Settings]:
@@ -205,7 +225,7 @@ async def _serve(
 ) -> None:
     with Told() as told:
         async with running(settings, metrics=metrics) as server:
-            options = uvicorn_options(server.app)
+            options = server.options()
             drain_s = max(1, round(settings.drain_s))
             http = HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=drain_s))
             told.pass_on(http, server.worker)

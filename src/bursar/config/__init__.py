@@ -28,7 +28,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from bursar.config.upstreams import ConfigError, Seconds, UpstreamSettings, Url
+from bursar.config.upstreams import (
+    ConfigError,
+    HostName,
+    Origin,
+    Seconds,
+    UpstreamSettings,
+    Url,
+)
 from bursar.core import permissions
 from bursar.core.errors import Invalid
 
@@ -99,11 +106,6 @@ class Settings(BaseSettings):
         description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
         "the role `bursar_tenant` cannot be had, `required` does not start without it.",
     )
-    row_security: Literal["auto", "required", "off"] = Field(
-        default="auto",
-        description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
-        "the role `bursar_tenant` cannot be had, `required` does not start without it.",
-    )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     public_url: Url | None = Field(
@@ -117,6 +119,16 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses and networks of proxies whose `x-forwarded-for` is believed, for "
         "keys that may be used from some networks only; in the environment with commas.",
+    )
+    allowed_hosts: Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The names by which callers may call this server, without ports, beside this "
+        "machine's own; by default all. In the environment with commas.",
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The origins of web pages that may read answers, as `https://app.example.com`; "
+        "by default none. In the environment with commas.",
     )
     secret_key_file: Path | None = Field(
         default=None,

@@ -5,6 +5,7 @@ here (an environment variable, a file), never kept: what is read is in nobody's 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -39,7 +40,23 @@ def _check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _check_host_name(host: str) -> str:
+    is_name = re.fullmatch(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", host)
+    if is_name is None:
+        raise ValueError("a host is a name or an address, without a port; one of IPv6 in brackets")
+    return host.removesuffix(".").lower()
+
+
+def _check_origin(origin: str) -> str:
+    url = _check_base_url(origin.lower())
+    if urlsplit(url).path:
+        raise ValueError("an origin is http:// or https:// and a host, with nothing behind")
+    return url
+
+
 Url = Annotated[str, AfterValidator(_check_base_url)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+HostName = Annotated[str, AfterValidator(_check_host_name)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
