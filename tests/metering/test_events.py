@@ -364,6 +364,24 @@ async def test_credit_that_calls_in_flight_hold_is_worth_waiting_for(
     assert await differences(database) == []
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM metered_events WHERE event_id = 'a'",
+        "UPDATE metered_events SET event_id = 'c' WHERE event_id = 'a'",
+        "INSERT INTO metered_events (account_id, event_id, at_ms) VALUES (1, 'c', 1)",
+    ],
+)
+async def test_an_id_without_its_charge_is_found_by_the_proof_and_a_charge_without_its_id(
+    database: Database, statement: str
+) -> None:
+    await report(database, documents("a"), documents("b"))
+    assert await differences(database) == []
+    async with database.write() as tx:
+        await tx.driver(statement)
+    assert any("metered event" in each for each in await differences(database))
+
+
 @pytest.fixture
 def sqlite_only(database: Database) -> None:
     """Leases are the same on both; this one takes three seconds."""
