@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any
 
 import pytest
@@ -237,7 +237,7 @@ def test_every_public_method_of_a_client_is_typed_and_documented(kind: type) -> 
 def test_every_answer_becomes_a_table(resource: tuple[str, Any]) -> None:
     for name, method in methods(resource[1]).items():
         kind = inspect.signature(method).return_annotation
-        if kind not in (None, NoneType):
-            found = typing.get_origin(kind) or kind
+        either = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        for found in (typing.get_origin(each) or each for each in either if each is not NoneType):
             assert issubclass(found, Result | Listing | Page), name
             assert callable(found.to_frame), name

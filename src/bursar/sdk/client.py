@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.account import Account, AsyncAccount
     from bursar.sdk.resources.alerts import Alerts, AsyncAlerts
     from bursar.sdk.resources.api_keys import ApiKeys, AsyncApiKeys
+    from bursar.sdk.resources.audit import AsyncAudit, Audit
     from bursar.sdk.resources.billing import AsyncBilling, Billing
     from bursar.sdk.resources.chat import AsyncChat, Chat
     from bursar.sdk.resources.limits import AsyncLimits, Limits
@@ -105,6 +106,7 @@ class Bursar(Client[Connection]):
     account: "Lazy[Account]" = Lazy("account", "Account")
     alerts: "Lazy[Alerts]" = Lazy("alerts", "Alerts")
     api_keys: "Lazy[ApiKeys]" = Lazy("api_keys", "ApiKeys")
+    audit: "Lazy[Audit]" = Lazy("audit", "Audit")
     auth: "Lazy[Auth]" = Lazy("people.auth", "Auth")
     billing: "Lazy[Billing]" = Lazy("billing", "Billing")
     chat: "Lazy[Chat]" = Lazy("chat", "Chat")
@@ -193,6 +195,7 @@ class AsyncBursar(Client[AsyncConnection]):
     account: "Lazy[AsyncAccount]" = Lazy("account", "AsyncAccount")
     alerts: "Lazy[AsyncAlerts]" = Lazy("alerts", "AsyncAlerts")
     api_keys: "Lazy[AsyncApiKeys]" = Lazy("api_keys", "AsyncApiKeys")
+    audit: "Lazy[AsyncAudit]" = Lazy("audit", "AsyncAudit")
     auth: "Lazy[AsyncAuth]" = Lazy("people.auth", "AsyncAuth")
     billing: "Lazy[AsyncBilling]" = Lazy("billing", "AsyncBilling")
     chat: "Lazy[AsyncChat]" = Lazy("chat", "AsyncChat")

@@ -1,7 +1,8 @@
-"""The operator's part: every account, its credit and keys, and the plans."""
+"""The operator's part: every account, its credit, keys and audit log, and the plans."""
 
 from bursar.sdk.faces import AsyncResource, Resource
 from bursar.sdk.resources.operator.accounts import Accounts, AsyncAccounts
+from bursar.sdk.resources.operator.audit import AsyncAudit, Audit
 from bursar.sdk.resources.operator.plans import AsyncPlans, Plans
 
 
@@ -12,6 +13,11 @@ class Operator(Resource):
     def accounts(self) -> Accounts:
         """Every account."""
         return Accounts(self.connection, self.options)
+
+    @property
+    def audit(self) -> Audit:
+        """The audit log of any account, and of what belongs to none."""
+        return Audit(self.connection, self.options)
 
     @property
     def plans(self) -> Plans:
@@ -26,6 +32,11 @@ class AsyncOperator(AsyncResource):
     def accounts(self) -> AsyncAccounts:
         """Every account."""
         return AsyncAccounts(self.connection, self.options)
+
+    @property
+    def audit(self) -> AsyncAudit:
+        """The audit log of any account, and of what belongs to none."""
+        return AsyncAudit(self.connection, self.options)
 
     @property
     def plans(self) -> AsyncPlans:
