@@ -81,9 +81,8 @@ async def test_an_address_and_a_password_are_taken_in_the_header_and_in_the_body
         assert me.json()["email"] == EMAIL
 
 
-@pytest.mark.parametrize(
-    ("headers", "body", "expected"),
-    [
+async def test_who_does_not_say_who_they_are_gets_no_tokens(spoken: Spoken) -> None:
+    cases: list[tuple[dict[str, str], dict[str, Any], tuple[int, str]]] = [
         ({}, {}, (401, "missing_api_key")),
         ({}, {"login": True}, (401, "missing_api_key")),
         ({}, {"email": EMAIL}, (400, "missing_field")),
@@ -97,15 +96,12 @@ async def test_an_address_and_a_password_are_taken_in_the_header_and_in_the_body
         ({"authorization": "Basic"}, {"login": True}, (401, "missing_api_key")),
         ({"authorization": "Basic /w=="}, {"login": True}, (401, "invalid_api_key")),
         ({"authorization": "Bearer nonsense"}, {"login": True}, (401, "missing_api_key")),
-    ],
-)
-async def test_who_does_not_say_who_they_are_gets_no_tokens(
-    spoken: Spoken, headers: dict[str, str], body: dict[str, Any], expected: tuple[int, str]
-) -> None:
-    response = await spoken.http.post("/v1/token/login", json=body, headers=headers)
-    assert refusal(response) == expected
-    if response.status_code == 401:
-        assert response.json()["error"].startswith("Authentication failed: ")
+    ]
+    for headers, body, expected in cases:
+        response = await spoken.http.post("/v1/token/login", json=body, headers=headers)
+        assert refusal(response) == expected, (headers, body)
+        if response.status_code == 401:
+            assert response.json()["error"].startswith("Authentication failed: ")
 
 
 async def test_only_a_provisioning_key_itself_is_traded_for_tokens(spoken: Spoken) -> None:
@@ -329,9 +325,8 @@ async def test_use_without_days_is_the_present_months(spoken: Spoken) -> None:
     assert since["questions_asked"] == 12
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
+async def test_spans_that_make_no_sense_are_refused(spoken: Spoken) -> None:
+    for query, code in (
         ("start_date=2026-11-02&end_date=2026-11-01", "invalid_range"),
         ("start_date=2020-01-01&end_date=2026-11-01", "invalid_range"),
         ("start_date=2026-02-30", "invalid_timestamp"),
@@ -342,11 +337,9 @@ async def test_use_without_days_is_the_present_months(spoken: Spoken) -> None:
         ("end_date=1969-12-31", "invalid_timestamp"),
         ("days=3", "unknown_field"),
         ("start_date=2026-11-01&start_date=2026-11-02", "duplicate_parameter"),
-    ],
-)
-async def test_spans_that_make_no_sense_are_refused(spoken: Spoken, query: str, code: str) -> None:
-    response = await spoken.call("GET", f"/accounts/my/usage?{query}")
-    assert refusal(response) == (400, code)
+    ):
+        response = await spoken.call("GET", f"/accounts/my/usage?{query}")
+        assert refusal(response) == (400, code), query
 
 
 async def test_the_bill_is_the_months_by_product_to_the_nano(spoken: Spoken) -> None:
@@ -417,9 +410,8 @@ async def test_what_an_account_calls_somebody_is_its_own_affair_until_they_speak
     assert await names() == ["Vera", "Vera"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "expected"),
-    [
+async def test_what_makes_no_sense_is_refused(spoken: Spoken) -> None:
+    cases: list[tuple[str, str, dict[str, Any] | None, tuple[int, str]]] = [
         ("POST", "/users", {"email": "a@example.com", "role": "king"}, (400, "invalid_value")),
         ("POST", "/users", {"email": "a@example.com", "isadmin": True}, (400, "unknown_field")),
         ("POST", "/users", {"name": "N"}, (400, "missing_field")),
@@ -435,19 +427,11 @@ async def test_what_an_account_calls_somebody_is_its_own_affair_until_they_speak
         ("GET", "/nothing", None, (404, "not_found")),
         ("PATCH", "/users/2", {"name": "N"}, (405, "method_not_allowed")),
         ("GET", "/token/login", None, (405, "method_not_allowed")),
-    ],
-)
-async def test_what_makes_no_sense_is_refused(
-    spoken: Spoken,
-    method: str,
-    path: str,
-    body: dict[str, Any] | None,
-    expected: tuple[int, str],
-) -> None:
-    response = await spoken.call(method, path, json=body)
-    assert refusal(response) == expected
-    assert response.headers["x-request-id"].startswith("req_")
-    if expected[1] != "method_not_allowed":
+    ]
+    for method, path, body, expected in cases:
+        response = await spoken.call(method, path, json=body)
+        assert refusal(response) == expected, (method, path, body)
+        assert response.headers["x-request-id"].startswith("req_")
         assert isinstance(response.json()["error"], str)
 
 
