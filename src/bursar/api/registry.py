@@ -27,6 +27,9 @@ from bursar.service.access import (
 # How the document describes the ids in paths, and the parameters that the routes below name.
 PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
 PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
+    "account_id": {"type": "integer", "minimum": 1},
+    "action": {"type": "string", "maxLength": 64},
+    "actor": {"type": "string", "maxLength": 255},
     "cursor": {"type": "string"},
     "environment": {"type": "string", "enum": [str(each) for each in Environment]},
     "group_by": {"type": "string", "maxLength": 70},
@@ -48,6 +51,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "model": {"type": "string", "maxLength": 255},
     "resource": {"type": "string", "enum": [str(resource) for resource in Resource]},
     "scope": {"type": "string", "maxLength": 32},
+    "target": {"type": "string", "maxLength": 255},
     "to": {"type": "string", "format": "date-time"},
     "window": {"type": "string", "enum": [str(window) for window in Window]},
 }

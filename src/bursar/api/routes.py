@@ -7,7 +7,7 @@ twice: by the types of the functions below, and at each request.
 
 from typing import Final
 
-from bursar.api import accounts, health, keys, ledger, projects, summaries, usage
+from bursar.api import accounts, audit, health, keys, ledger, projects, summaries, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.metering import events as metered
@@ -154,6 +154,15 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=metered.EventListFields,
         most_bytes=metered.MOST_BYTES,
     ),
+    provisioning(
+        "GET",
+        "/v1/account/audit",
+        audit.list_own,
+        audit.AuditListShape,
+        query=audit.FILTERS,
+        text="text/csv",
+        action=Action.AUDIT,
+    ),
     inference("GET", "/v1/key", keys.show_own, shapes.OwnKeyShape),
     operator(
         "GET",
@@ -200,6 +209,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         shapes.NewKeyShape,
         status=201,
         body=shapes.AnyNewKeyFields,
+    ),
+    operator(
+        "GET",
+        "/v1/operator/audit",
+        audit.list_any,
+        audit.AuditListShape,
+        query=("account_id", *audit.FILTERS),
     ),
     operator("GET", "/v1/operator/plans", plans.list_plans, plans.PlanListShape, query=_PAGE),
     operator(

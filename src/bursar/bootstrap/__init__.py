@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,6 +48,7 @@ from bursar.gateway.routing import Router
 from bursar.gateway.server import Patience
 from bursar.gateway.upstreams.aside import Aside
 from bursar.gateway.wire.faces import Face
+from bursar.service.audit import settings as starts
 from bursar.service.people.ports import People
 from bursar.store.database import SQLITE, Database
 from bursar.telemetry import LoopLag, Metrics
@@ -132,6 +134,8 @@ async def running(
         await worker.start()
         parts.push_async_callback(worker.stop)
         await walls.take_up(database, row_security=settings.row_security)
+        values = settings.model_dump(mode="json")
+        await database.transact(partial(starts.note_start, values=values))
         lag, aside = LoopLag(), Aside()
         metrics.gauges = lambda: {
             **worker.gauges(),

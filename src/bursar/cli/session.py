@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bursar.cli.output import Output
+from bursar.core.audit.events import Origin
 from bursar.core.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def _with_database(
             await require_installation(database)
         else:
             await migrations.upgrade(database)
-        return await work(database)
+        return await work(database.of(Origin(ACTOR)))
     finally:
         await database.close()
 

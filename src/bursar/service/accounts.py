@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bursar.core import text, windows
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.people import emails
 from bursar.core.secrets import KeyKind
 from bursar.core.tenants import terms
 from bursar.service import keys, ledger
+from bursar.service.audit import notes
 from bursar.service.limits import plans
 from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
@@ -90,6 +92,7 @@ async def create(
     )
     await allowances.insert_allowance(tx, ref=allowances.wallet(row.id), limit=0)
     tx.announce(changes.ACCOUNT, account_id=row.id)
+    _note(tx, AuditAction.ACCOUNT_CREATE, None, row)
     if credit_nanos:
         await ledger.grant(
             tx, account_id=row.id, amount_nanos=credit_nanos, note="Starting credit", actor=actor
@@ -139,22 +142,27 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
         await zones.move_windows(
             tx, account_id=account_id, former=before.row.time_zone, zone=change.time_zone
         )
-    return await get(tx, account_id=account_id)
+    after = await get(tx, account_id=account_id)
+    _note(tx, AuditAction.ACCOUNT_UPDATE, before.row, after.row)
+    return after
 
 
 async def suspend(tx: WriteTx, *, account_id: int) -> Account:
     """Stop an account's keys until it is resumed; raises NotFound and Conflict (cancelled)."""
-    return await _set_status(tx, account_id=account_id, status="suspended")
+    action = AuditAction.ACCOUNT_SUSPEND
+    return await _set_status(tx, account_id=account_id, status="suspended", action=action)
 
 
 async def resume(tx: WriteTx, *, account_id: int) -> Account:
     """Let a suspended account's keys work again; raises NotFound and Conflict (cancelled)."""
-    return await _set_status(tx, account_id=account_id, status="active")
+    action = AuditAction.ACCOUNT_RESUME
+    return await _set_status(tx, account_id=account_id, status="active", action=action)
 
 
 async def cancel(tx: WriteTx, *, account_id: int) -> Account:
     """Stop an account for good; raises NotFound and Conflict (cancelled before)."""
-    return await _set_status(tx, account_id=account_id, status="cancelled")
+    action = AuditAction.ACCOUNT_CANCEL
+    return await _set_status(tx, account_id=account_id, status="cancelled", action=action)
 
 
 async def bootstrap_installation(
@@ -186,6 +194,13 @@ async def bootstrap_installation(
         tx, email=email, name="Administrator", password_hash=hash_password(password)
     )
     await users.insert_member(tx, account_id=account_id, user_id=user_id, role="owner")
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.USER_JOIN,
+        target=f"user:{user_id}",
+        after={"email": email, "role": "owner"},
+    )
 
     async def make(kind: KeyKind, of_account: int, of_user: int | None) -> str:
         new = await keys.create(
@@ -208,10 +223,23 @@ async def bootstrap_installation(
     )
 
 
-async def _set_status(tx: WriteTx, *, account_id: int, status: str) -> Account:
+async def _set_status(tx: WriteTx, *, account_id: int, status: str, action: AuditAction) -> Account:
     found = await get(tx, account_id=account_id)
     if found.row.status == "cancelled":
         raise Conflict("account_cancelled", "The account is cancelled.")
     await accounts.set_status(tx, account_id=account_id, status=status)
     tx.announce(changes.ACCOUNT, account_id=account_id)
-    return await get(tx, account_id=account_id)
+    after = await get(tx, account_id=account_id)
+    _note(tx, action, found.row, after.row)
+    return after
+
+
+def _note(tx: WriteTx, action: AuditAction, before: AccountRow | None, after: AccountRow) -> None:
+    notes.note(
+        tx,
+        account_id=after.id,
+        action=action,
+        target=f"account:{after.id}",
+        before=None if before is None else notes.of_account(before),
+        after=notes.of_account(after),
+    )

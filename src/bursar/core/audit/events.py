@@ -31,6 +31,8 @@ class AuditAction(StrEnum):
     ACCOUNT_UPDATE = "account.update"
     CREDIT_CORRECT = "credit.correct"
     CREDIT_GRANT = "credit.grant"
+    IDENTITY_LINK = "identity.link"
+    IDENTITY_UNLINK = "identity.unlink"
     INVITATION_CREATE = "invitation.create"
     INVITATION_UPDATE = "invitation.update"
     INVITATION_WITHDRAW = "invitation.withdraw"
@@ -41,6 +43,9 @@ class AuditAction(StrEnum):
     KEY_UPDATE = "key.update"
     LIMIT_REMOVE = "limit.remove"
     LIMIT_SET = "limit.set"
+    PASSKEY_ADD = "passkey.add"
+    PASSKEY_REMOVE = "passkey.remove"
+    PASSKEY_UPDATE = "passkey.update"
     PASSWORD_CHANGE = "password.change"  # noqa: S105 - the name of an action
     PASSWORD_REQUEST_RESET = "password.request_reset"  # noqa: S105
     PASSWORD_RESET = "password.reset"  # noqa: S105
@@ -76,8 +81,9 @@ class AuditAction(StrEnum):
 class Origin:
     """Who has something done, from where, in which request, and in which account they act.
 
-    Address and request may be empty. `actor` is `user:5`, `key:12`, `command line`, `system` for
-    what the server does by itself, or `anybody` for who has not proved anything.
+    Address and request may be empty. `actor` is `user:5`, `key:12`, `provider:acme` for the word of
+    a sign-in service, `command line`, `system` for what the server does by itself, or `anybody` for
+    who has not proved anything.
     """
 
     actor: str

@@ -59,10 +59,16 @@ def note(
 
 
 def note_own(
-    tx: WriteTx, *, action: AuditAction, target: str, before: Values | None = None
+    tx: WriteTx,
+    *,
+    action: AuditAction,
+    target: str,
+    before: Values | None = None,
+    after: Values | None = None,
 ) -> None:
     """Note what somebody did with what is theirs, in the account that they act in."""
-    note(tx, account_id=tx.origin.account_id, action=action, target=target, before=before)
+    account_id = tx.origin.account_id
+    note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
 
 
 def of_account(row: AccountRow) -> Values:

@@ -12,8 +12,10 @@ import structlog
 from bursar.adapters import passkeys as devices
 from bursar.adapters.passkeys import Credential
 from bursar.core import text
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import BursarError, Conflict, Invalid, NotFound, Unauthenticated
 from bursar.core.permissions import Address
+from bursar.service.audit import notes
 from bursar.service.people import challenges, second_factors, throttles
 from bursar.service.people.ports import People
 from bursar.store.database import ReadTx, WriteTx
@@ -119,14 +121,24 @@ async def finish(
         transports=" ".join(made.transports),
         is_synced=made.is_synced,
     )
+    notes.note_own(
+        tx, action=AuditAction.PASSKEY_ADD, target=f"passkey:{row.id}", after={"name": clean}
+    )
     return Made(row, codes)
 
 
 async def rename(tx: WriteTx, *, user_id: int, passkey_id: int, name: str) -> PasskeyRow:
     """Give a passkey another name and return it; raises NotFound and Invalid."""
-    await get_own(tx, user_id=user_id, passkey_id=passkey_id)
+    before = await get_own(tx, user_id=user_id, passkey_id=passkey_id)
     clean = text.clean_name(name, max_len=100)
     await passkeys.rename_passkey(tx, passkey_id=passkey_id, name=clean)
+    notes.note_own(
+        tx,
+        action=AuditAction.PASSKEY_UPDATE,
+        target=f"passkey:{passkey_id}",
+        before={"name": before.name},
+        after={"name": clean},
+    )
     return await get_own(tx, user_id=user_id, passkey_id=passkey_id)
 
 
@@ -140,8 +152,14 @@ async def get_own(tx: ReadTx, *, user_id: int, passkey_id: int) -> PasskeyRow:
 
 async def remove(tx: WriteTx, *, user_id: int, passkey_id: int) -> None:
     """Forget a passkey; with the last second factor, recovery codes go too. Raises NotFound."""
-    await get_own(tx, user_id=user_id, passkey_id=passkey_id)
+    before = await get_own(tx, user_id=user_id, passkey_id=passkey_id)
     await passkeys.delete_passkey(tx, user_id=user_id, passkey_id=passkey_id)
+    notes.note_own(
+        tx,
+        action=AuditAction.PASSKEY_REMOVE,
+        target=f"passkey:{passkey_id}",
+        before={"name": before.name},
+    )
     await second_factors.forget_codes_of_none(tx, user_id=user_id)
 
 

@@ -34,6 +34,11 @@ def record(tx: WriteTx, event: AuditEvent) -> None:
     tx.audited.append(replace(event, before=before, after=after))
 
 
+async def hold(tx: WriteTx, *, account_id: int) -> None:
+    """Keep others from noting anything in a log until commit; for who must see all of it first."""
+    await _lock_head(tx, account_id=account_id, count=0)
+
+
 async def _write(tx: WriteTx) -> None:
     # The chains in one order, so that no two who write to several wait for each other.
     for account_id in sorted({event.account_id for event in tx.audited}):
