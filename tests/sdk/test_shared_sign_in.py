@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import bursar
 from bursar.sdk.sessions.stores import FileStore, SignedIn
@@ -105,12 +108,16 @@ def serving(strict: Strict) -> Iterator[str]:
         thread.join()
 
 
+def signed_in(url: str) -> SignedIn:
+    """Tokens of which the access token is over."""
+    tokens = (Secret("access0"), Secret("refresh 0"))
+    return SignedIn(url, "a@b.example", 1, 2, 3, "admin", *tokens, 0, 0)
+
+
 def test_programs_that_share_a_sign_in_renew_it_once(tmp_path: Path) -> None:
     strict = Strict()
     with serving(strict) as url:
-        FileStore("default").save(
-            SignedIn(url, "a@b.example", 1, 2, 3, "admin", Secret("x"), Secret("refresh 0"), 0, 0)
-        )
+        FileStore("default").save(signed_in(url))
         environment = {"PYTHONPATH": str(SOURCE), "XDG_CONFIG_HOME": str(tmp_path / "config")}
         running = [
             subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment)
@@ -118,4 +125,20 @@ def test_programs_that_share_a_sign_in_renew_it_once(tmp_path: Path) -> None:
         ]
         assert [each.wait() for each in running] == [0] * PROGRAMS
     # None came with a used one, and the server's clock made nobody renew again.
+    assert (strict.renewals, strict.turn) == (1, 1)
+
+
+async def test_whoever_is_cancelled_while_renewing_loses_no_sign_in() -> None:
+    strict = Strict()
+    with serving(strict) as url:
+        FileStore("default").save(signed_in(url))
+        async with bursar.AsyncBursar() as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.users.me()
+        kept = FileStore("default").load()
+        assert kept is not None
+        assert kept.refresh_token == "refresh 1"
+        async with bursar.AsyncBursar() as client:
+            assert (await client.users.me()).id == 2
     assert (strict.renewals, strict.turn) == (1, 1)

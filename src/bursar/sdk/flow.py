@@ -28,7 +28,10 @@ _MESSAGE_LENGTH: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this, and say what came: an `Answer`, or the error for which none came."""
+    """Send this, and say what came: an `Answer`, or the error for which none came.
+
+    Of what `must_arrive` the answer is wanted even by whoever is called off meanwhile.
+    """
 
     method: str
     url: str
@@ -37,6 +40,7 @@ class Send:
     content: bytes | None = field(repr=False)
     timeout_s: float | None
     is_stream: bool
+    must_arrive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,9 @@ def _request(call: Call[object], options: Options) -> Send:
         name: values.parameter(value) for name, value in call.query.items() if value is not None
     }
     url = options.base_url + call.path
-    return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream)
+    # What the server answers again, it does so for a few seconds.
+    must_arrive = call.is_answered_again
+    return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream, must_arrive)
 
 
 def _signed(request: Send, bearer: str) -> Send:

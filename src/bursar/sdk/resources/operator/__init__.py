@@ -1,8 +1,10 @@
-"""The operator's part: every account, its credit, keys and audit log, and the plans."""
+"""The operator's part: every account, its credit, keys, people and audit log, and the plans."""
 
 from bursar.sdk.faces import AsyncResource, Resource
 from bursar.sdk.resources.operator.accounts import Accounts, AsyncAccounts
 from bursar.sdk.resources.operator.audit import AsyncAudit, Audit
+from bursar.sdk.resources.operator.members import AsyncMembers, Members
+from bursar.sdk.resources.operator.people import AsyncPeople, People
 from bursar.sdk.resources.operator.plans import AsyncPlans, Plans
 
 
@@ -18,6 +20,16 @@ class Operator(Resource):
     def audit(self) -> Audit:
         """The audit log of any account, and of what belongs to none."""
         return Audit(self.connection, self.options)
+
+    @property
+    def members(self) -> Members:
+        """The users of any account."""
+        return Members(self.connection, self.options)
+
+    @property
+    def people(self) -> People:
+        """Everybody who has a user."""
+        return People(self.connection, self.options)
 
     @property
     def plans(self) -> Plans:
@@ -37,6 +49,16 @@ class AsyncOperator(AsyncResource):
     def audit(self) -> AsyncAudit:
         """The audit log of any account, and of what belongs to none."""
         return AsyncAudit(self.connection, self.options)
+
+    @property
+    def members(self) -> AsyncMembers:
+        """The users of any account."""
+        return AsyncMembers(self.connection, self.options)
+
+    @property
+    def people(self) -> AsyncPeople:
+        """Everybody who has a user."""
+        return AsyncPeople(self.connection, self.options)
 
     @property
     def plans(self) -> AsyncPlans:
