@@ -11,15 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from bursar.cli import charts
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 SHOWN_ONCE: Final = "This is the only time that the secret is shown."
 _AMOUNTS: Final = frozenset(
-    "id balance credit_limit amount cost share requests input_tokens output_tokens now".split()
+    "id balance credit_limit amount cost requests tokens_in tokens_out now".split()
 )
-_COLORS: Final = {"bar": "cyan"}
+# A column of bars takes what the others leave it, and stands last.
+_BAR: Final = "bar"
+_SHORTEST: Final = 6
+# Of a column, with the line between it and the next.
+_PADDING: Final = 3
 # A table that goes into a file or a pipe is not cut to the width of a screen.
 _ENDLESS: Final = 10_000
 
@@ -74,14 +80,17 @@ def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Ta
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    if _BAR in columns:
+        columns, cells = _fit_bars(columns, cells)
     for column in columns:
         table.add_column(
             column.replace("_", " "),
             justify="right" if column in _AMOUNTS else "left",
-            style=_COLORS.get(column),
+            style="cyan" if column == _BAR else None,
         )
-    for row in rows:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    for row in cells:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -101,6 +110,24 @@ def _print_fields(data: Mapping[str, Any], title: str) -> None:
     for name, value in data.items():
         table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
     make_console().print(table)
+
+
+def _fit_bars(
+    columns: Sequence[str], cells: list[list[str]]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and cells with bars no longer than there is room on a terminal, or without them."""
+    if not sys.stdout.isatty():
+        return columns, cells
+    taken = [
+        max(len(column), *(len(row[place]) for row in cells)) + _PADDING
+        for place, column in enumerate(columns[:-1])
+    ]
+    room = make_console().width - sum(taken) - _PADDING - 1
+    if room >= charts.WIDTH:
+        return columns, cells
+    if room < _SHORTEST:
+        return columns[:-1], [row[:-1] for row in cells]
+    return columns, [[*row[:-1], charts.fitted(row[-1], room)] for row in cells]
 
 
 def _cell(value: Any) -> str:

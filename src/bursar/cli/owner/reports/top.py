@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.usage import Summary
 
 _PARTS: Final = ("key", "model")
-_COLUMNS: Final = ("requests", "input_tokens", "output_tokens", "cost", "now", "bar")
+_COLUMNS: Final = ("requests", "cost", "now", "bar")
 _GROUPS: Final = 10
 
 

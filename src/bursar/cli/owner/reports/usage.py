@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 100
 _DAY_COLUMNS: Final = ("date", "requests", "cost", "bar")
-_MODEL_COLUMNS: Final = ("model", "requests", "input_tokens", "output_tokens", "cost", "bar")
-_KEY_COLUMNS: Final = ("key_id", "name", "requests", "input_tokens", "output_tokens", "cost", "bar")
-_GROUP_COLUMNS: Final = ("requests", "input_tokens", "output_tokens", "cost", "share", "bar")
+_MODEL_COLUMNS: Final = ("model", "requests", "tokens_in", "tokens_out", "cost", "bar")
+_KEY_COLUMNS: Final = ("key_id", "name", "requests", "tokens_in", "tokens_out", "cost", "bar")
+_GROUP_COLUMNS: Final = ("requests", "tokens_in", "tokens_out", "cost", "bar")
 
 
 def activity(
@@ -107,10 +107,9 @@ def group_rows(found: "Summary") -> list[dict[str, Any]]:
         {
             column: name,
             "requests": each.request_count,
-            "input_tokens": each.input_tokens,
-            "output_tokens": each.output_tokens,
+            "tokens_in": each.input_tokens,
+            "tokens_out": each.output_tokens,
             "cost": usd(each.total_cost),
-            "share": charts.share(each.total_cost, found.total.total_cost),
             "bar": bar,
         }
         for name, each, bar in zip(names, sums, drawn, strict=True)
@@ -157,8 +156,8 @@ def _used_rows(used: "Sequence[Any]") -> list[dict[str, Any]]:
             "key_id": getattr(each, "api_key_id", None),
             "name": getattr(each, "api_key_name", None),
             "requests": each.request_count,
-            "input_tokens": each.total_input_tokens,
-            "output_tokens": each.total_output_tokens,
+            "tokens_in": each.total_input_tokens,
+            "tokens_out": each.total_output_tokens,
             "cost": usd(each.total_cost),
             "bar": bar,
         }
