@@ -64,6 +64,10 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        raw: bytes | None = scope.get("raw_path")
+        if raw is not None and b"%" in raw:
+            # Paths match as they were sent: of a decoded %2F nobody could tell where it stood.
+            scope["path"] = raw.decode("latin-1")
         request_id = f"req_{self._random_bytes(_ID_BYTES).hex()}"
         scope["request_id"] = request_id
         has_begun = False
