@@ -461,7 +461,9 @@ def _sdk_route(method: Any) -> str:
         return "`POST /v1/chat/completions`"
     hints = get_type_hints(method._describe)
     needed = {
-        name: f"{{{name}}}" if hints[name] in (int, str) else _SAMPLES[get_origin(hints[name])]
+        name: f"{{{name}}}"
+        if hints[name] in (int, str, bool)
+        else _SAMPLES[get_origin(hints[name])]
         for name, each in inspect.signature(method).parameters.items()
         if each.default is each.empty
     }

@@ -31,6 +31,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "action": {"type": "string", "maxLength": 64},
     "actor": {"type": "string", "maxLength": 255},
     "cursor": {"type": "string"},
+    "email": {"type": "string", "maxLength": 320},
     "environment": {"type": "string", "enum": [str(each) for each in Environment]},
     "group_by": {"type": "string", "maxLength": 70},
     "is_enabled": {"type": "boolean"},

@@ -13,6 +13,7 @@ from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.metering import events as metered
 from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
+from bursar.api.tenants.routes import ROUTES as TENANTS
 from bursar.core.people.roles import Action
 
 _PAGE: Final = ("cursor", "limit")
@@ -183,6 +184,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     operator(
         "PATCH", _ACCOUNT, accounts.update, accounts.AccountShape, body=accounts.AccountFields
     ),
+    *TENANTS,
     operator("POST", f"{_ACCOUNT}/suspend", accounts.suspend, accounts.AccountShape),
     operator("POST", f"{_ACCOUNT}/resume", accounts.resume, accounts.AccountShape),
     operator("POST", f"{_ACCOUNT}/cancel", accounts.cancel, accounts.AccountShape),

@@ -4,6 +4,7 @@ Owns reading and changing `users` and `members` beyond the first ones (`store.te
 those). Must not know passwords, only their hashes, nor what a role allows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,17 @@ async def find_user(
     is_it = users.c.email == email if user_id is None else users.c.id == user_id
     row = (await tx.execute(select(*columns).where(is_it))).one_or_none()
     return None if row is None else UserRow(**row._mapping)
+
+
+async def list_users(
+    tx: ReadTx, *, after_id: int, limit: int, email: str | None = None
+) -> list[UserRow]:
+    """Return people with ids above `after_id`, by id; only who has this address, if it is given."""
+    columns = [users.c[name] for name in UserRow.__dataclass_fields__]
+    query = select(*columns).where(users.c.id > after_id).order_by(users.c.id).limit(limit)
+    if email is not None:
+        query = query.where(users.c.email == email)
+    return [UserRow(**row._mapping) for row in await tx.execute(query)]
 
 
 async def lock_user(tx: WriteTx, *, user_id: int) -> None:
@@ -99,6 +111,17 @@ async def list_memberships(tx: ReadTx, *, user_id: int) -> list[MemberRow]:
     """Return a person in each account that they belong to, the first account first."""
     query = _select().where(members.c.user_id == user_id).order_by(members.c.account_id)
     return [_member(row) for row in await tx.execute(query)]
+
+
+async def list_all_memberships(
+    tx: ReadTx, *, user_ids: Sequence[int]
+) -> dict[int, list[MemberRow]]:
+    """Return people in each account that they belong to, by user id."""
+    query = _select().where(members.c.user_id.in_(user_ids)).order_by(members.c.account_id)
+    found: dict[int, list[MemberRow]] = {}
+    for row in await tx.execute(query):
+        found.setdefault(row.user_id, []).append(_member(row))
+    return found
 
 
 async def lock_members(tx: WriteTx, *, account_id: int) -> dict[int, str]:
