@@ -68,6 +68,7 @@ lock: $(INSTALLED_DEV)  ## compile requirements/*.txt from pyproject.toml (all n
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group docs -o requirements/docs.txt
 	$(COMPILE) --group litellm -o requirements/litellm.txt
+	$(COMPILE) --group oidc -o requirements/oidc.txt
 	$(COMPILE) --group venice -o requirements/venice.txt
 	$(COMPILE) --group venice1 -o requirements/venice1.txt
 	$(COMPILE) --group cerevox -o requirements/cerevox.txt

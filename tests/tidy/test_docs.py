@@ -35,7 +35,7 @@ PLACES = {"model endpoints": "gateway", "any request": "gateway", "control API":
 # Where, beside the place itself, what it answers may be said.
 _BENEATH = {
     "gateway": ("core", "store", "worker"),
-    "api": ("core", "edge", "service", "store"),
+    "api": ("adapters", "core", "edge", "service", "store"),
 }
 
 # How a code is said, and at which place of the call it stands; the class says the status.

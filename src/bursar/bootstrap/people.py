@@ -4,10 +4,13 @@ from urllib.parse import urlsplit
 
 from bursar.adapters import mail, vault
 from bursar.adapters.mail import Mailer
+from bursar.adapters.oidc import Client, Service
 from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
-from bursar.config import Settings
+from bursar.config import ProviderSettings, Settings
+from bursar.core.people.roles import Role
 from bursar.service.people.ports import People
+from bursar.service.sso.ports import Grant, Provider
 
 
 def make_people(
@@ -36,6 +39,31 @@ def make_people(
         url=settings.url,
         common=list_common(),
         party=_party(settings),
+        providers={each.name: _provider(each) for each in settings.sso_providers},
+    )
+
+
+def _provider(settings: ProviderSettings) -> Provider:
+    client = Client(
+        issuer=settings.issuer,
+        client_id=settings.client_id,
+        client_secret=settings.read_client_secret(),
+        scopes=settings.scopes,
+        groups_claim=settings.groups_claim,
+        is_internal=settings.is_internal,
+    )
+    return Provider(
+        name=settings.name,
+        title=settings.title or settings.name,
+        issuer=settings.issuer,
+        service=Service(client),
+        domains=frozenset(settings.domains),
+        redirect_urls=frozenset(settings.redirect_urls),
+        grants=tuple(
+            Grant(each.account_id, each.group, Role(each.role)) for each in settings.roles
+        ),
+        creates_people=settings.creates_people,
+        counts_as_two=settings.counts_as_two,
     )
 
 

@@ -28,6 +28,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from bursar.config.providers import GrantSettings, ProviderSettings
 from bursar.config.upstreams import (
     ConfigError,
     HostName,
@@ -39,7 +40,16 @@ from bursar.config.upstreams import (
 from bursar.core import permissions
 from bursar.core.errors import Invalid
 
-__all__ = ["DATA_DIR", "ENV_PREFIX", "OTHER_ENV", "ConfigError", "Settings", "UpstreamSettings"]
+__all__ = [
+    "DATA_DIR",
+    "ENV_PREFIX",
+    "OTHER_ENV",
+    "ConfigError",
+    "GrantSettings",
+    "ProviderSettings",
+    "Settings",
+    "UpstreamSettings",
+]
 
 ENV_PREFIX = "BURSAR_"
 FILE_NAME = "bursar.toml"
@@ -152,6 +162,9 @@ class Settings(BaseSettings):
         default=(),
         description="The pages on which passkeys may be used, as `https://bursar.example.com`, by "
         "default the public URL's; in the environment with commas.",
+    )
+    sso_providers: tuple[ProviderSettings, ...] = Field(
+        default=(), description="Sign-in services (OpenID Connect), a table each."
     )
     mail_host: str | None = Field(
         default=None,
@@ -270,6 +283,9 @@ class Settings(BaseSettings):
         for name in names:
             if name == "sandbox" or names.count(name) > 1:
                 raise ValueError(f"upstreams: the name {name} is taken")
+        services = [provider.name for provider in self.sso_providers]
+        if len(set(services)) < len(services):
+            raise ValueError("sso_providers: two have the same name")
         url = self.resolved_database_url
         if self.workers > 1 and url.startswith("sqlite"):
             raise ValueError("workers: more than one needs PostgreSQL")

@@ -131,20 +131,27 @@ class UpstreamSettings(BaseModel):
 
         Raises ConfigError where the variable or the file is missing, empty or not one line.
         """
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env, "").strip()
-            place = f"environment variable {self.api_key_env}"
-        elif self.api_key_file:
-            place = f"file {self.api_key_file}"
-            try:
-                with self.api_key_file.open(encoding="ascii") as file:
-                    key = file.read(_MOST_SECRET_BYTES).strip()
-            except (OSError, UnicodeError) as error:
-                raise ConfigError(
-                    f"Upstream {self.name}: the {place} with its API key cannot be read."
-                ) from error
-        else:
-            return None
-        if not key or not key.isascii() or not key.isprintable():
-            raise ConfigError(f"Upstream {self.name}: the {place} holds no API key.")
-        return key
+        whose = f"Upstream {self.name}"
+        return read_secret(self.api_key_env, self.api_key_file, whose=whose, what="API key")
+
+
+def read_secret(env: str | None, path: Path | None, *, whose: str, what: str) -> str | None:
+    """Return the secret that a variable or a file holds; None where neither is named.
+
+    Raises ConfigError where it is missing, empty or not one line.
+    """
+    if env:
+        secret = os.environ.get(env, "").strip()
+        place = f"environment variable {env}"
+    elif path:
+        place = f"file {path}"
+        try:
+            with path.open(encoding="ascii") as file:
+                secret = file.read(_MOST_SECRET_BYTES).strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{whose}: the {place} with its {what} cannot be read.") from error
+    else:
+        return None
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise ConfigError(f"{whose}: the {place} holds no {what}.")
+    return secret

@@ -130,7 +130,7 @@ async def begin(call: Call[UserPrincipal]) -> Response:
     async def work(tx: WriteTx) -> Asked:
         return await passkeys.begin(tx, people=call.plane.people, user_id=call.caller.user_id or 0)
 
-    return reply(_options(await _again(call, check(AgainFields, call.document), work)))
+    return reply(_options(await again(call, check(AgainFields, call.document), work)))
 
 
 async def finish(call: Call[UserPrincipal]) -> Response:
@@ -175,15 +175,16 @@ async def remove(call: Call[UserPrincipal]) -> Response:
     async def work(tx: WriteTx) -> None:
         await passkeys.remove(tx, user_id=user_id, passkey_id=passkey_id)
 
-    await _again(call, check(AgainFields, call.document), work)
+    await again(call, check(AgainFields, call.document), work)
     return Response(status_code=204)
 
 
-async def _again(
+async def again(
     call: Call[UserPrincipal],
     given: AgainFields,
     work: Callable[[WriteTx], Awaitable[T | BursarError]],
 ) -> T:
+    """Do `work` for somebody signed in who proves once more who they are."""
     attempt = Attempt(
         email=call.caller.email,
         password=given.password or "",

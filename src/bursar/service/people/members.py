@@ -116,7 +116,7 @@ async def remove(tx: WriteTx, *, by: ProvisioningPrincipal, user_id: int) -> Non
     if user_id != by.user_id:
         _check_may(by, Role(before.role), Role(before.role))
     _check_not_last(owners, user_id)
-    await _end(tx, account_id=by.account_id, user_id=user_id)
+    await end(tx, account_id=by.account_id, user_id=user_id)
     notes.note(
         tx,
         account_id=by.account_id,
@@ -162,7 +162,8 @@ def _check_not_last(owners: set[int], user_id: int) -> None:
         raise Conflict("last_owner", message)
 
 
-async def _end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+async def end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+    """End a membership, whatever the rules say; sessions and provisioning keys end with it."""
     await members.delete_member(tx, account_id=account_id, user_id=user_id)
     await members.leave_projects(tx, account_id=account_id, user_id=user_id)
     await letters.delete_invitations_of(tx, account_id=account_id, invited_by=f"user:{user_id}")
