@@ -357,6 +357,14 @@ def test_a_file_that_says_nothing_is_refused_with_what_to_do(text: str) -> None:
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="Sign in again"):
         FileStore("default").load()
+    # Whoever does so is not told so once more.
+    assert configuration.find_url(base_url=None, profile=None)[1] == "default"
+    keep: stores.Keep
+    for keep in ("file", "keyring"):
+        stores.make("default", keep).save(held())
+        found = stores.find("default")
+        assert found is not None
+        assert found[1].load() is not None
 
 
 def test_a_file_that_cannot_be_written_is_an_error_that_says_so() -> None:
@@ -421,6 +429,8 @@ def test_a_client_without_a_key_finds_the_sign_in_of_its_profile(
         assert client.options.base_url == url == client.options.session.base_url
         assert repr(client) == f"{kind.__name__}({url!r}, signed in)"
     assert kind("bpk_x").options.session is None
+    assert kind().with_options(api_key="bpk_x").options.session is None
+    assert kind().with_options(timeout_s=1).options.session is not None
     # At no other address than its own.
     assert kind(base_url="http://elsewhere").options.session is None
     assert kind(base_url=f"{URL}/v1").options.session is not None

@@ -7,7 +7,7 @@ it is first used.
 from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from bursar.sdk import configuration
 from bursar.sdk.configuration import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, Options
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from bursar.sdk.flow import Steps
     from bursar.sdk.resources.account import Account, AsyncAccount
     from bursar.sdk.resources.alerts import Alerts, AsyncAlerts
     from bursar.sdk.resources.api_keys import ApiKeys, AsyncApiKeys
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 C = TypeVar("C", Connection, AsyncConnection)
-
-_MOST_RETRIES: Final = 10
 
 
 class Lazy(Generic[R]):
@@ -83,10 +80,13 @@ class Client(Generic[C]):
         max_retries: int | None = None,
     ) -> "Self":
         """Return a client with other options, on the same connections."""
-        key = self.options.api_key if api_key is None else configuration.clean_key(api_key)
-        timeout = self.options.timeout_s if isinstance(timeout_s, Unset) else _timeout(timeout_s)
-        retries = self.options.max_retries if max_retries is None else _retries(max_retries)
-        changed = replace(self.options, api_key=key, timeout_s=timeout, max_retries=retries)
+        changed = self.options
+        if api_key is not None:
+            changed = replace(changed, api_key=configuration.clean_key(api_key), session=None)
+        if not isinstance(timeout_s, Unset):
+            changed = replace(changed, timeout_s=timeout_s)
+        if max_retries is not None:
+            changed = replace(changed, max_retries=max_retries)
         return _made(type(self), changed, self.connection)
 
     def __repr__(self) -> str:
@@ -153,11 +153,14 @@ class Bursar(Client[Connection]):
         `Bursar()` without a key finds it, until `log_out`. Raises Unauthenticated, whose code is
         `second_factor_required` where `code` is needed too, and RateLimited.
         """
-        options, name = _unsigned(base_url, profile, timeout_s, max_retries)
+        from bursar.sdk.sessions import renewal
+
+        url, name = configuration.find_url(base_url=base_url, profile=profile)
+        options = Options(url, None, timeout_s, max_retries)
         connection = Connection(http_client)
-        steps = _sign_in(options, name, keep, email, password, code, account_id)
+        asked = renewal.Asked(email, password, code, account_id)
         try:
-            session = connection.drive(steps)
+            session = connection.drive(renewal.sign_in(asked, options, name=name, keep=keep))
         except BaseException:
             connection.close()
             raise
@@ -236,11 +239,14 @@ class AsyncBursar(Client[AsyncConnection]):
         http_client: "httpx2.AsyncClient | None" = None,
     ) -> "Self":
         """Sign in, and return a client that goes on by itself, as `Bursar.log_in` does."""
-        options, name = _unsigned(base_url, profile, timeout_s, max_retries)
+        from bursar.sdk.sessions import renewal
+
+        url, name = configuration.find_url(base_url=base_url, profile=profile)
+        options = Options(url, None, timeout_s, max_retries)
         connection = AsyncConnection(http_client)
-        steps = _sign_in(options, name, keep, email, password, code, account_id)
+        asked = renewal.Asked(email, password, code, account_id)
         try:
-            session = await connection.drive(steps)
+            session = await connection.drive(renewal.sign_in(asked, options, name=name, keep=keep))
         except BaseException:
             await connection.close()
             raise
@@ -293,55 +299,10 @@ def _options(
         from bursar.sdk.sessions.renewal import Session
 
         session = Session(found.sign_in, found.base_url)
-    return Options(
-        found.base_url, found.api_key, _timeout(timeout_s), _retries(max_retries), session
-    )
-
-
-def _unsigned(
-    base_url: str | None, profile: str | None, timeout_s: float | None, max_retries: int
-) -> tuple[Options, str]:
-    """What a client has before somebody signs in with it, and the name to keep that under."""
-    url, name = configuration.find_url(base_url=base_url, profile=profile)
-    return Options(url, None, _timeout(timeout_s), _retries(max_retries)), name
-
-
-def _sign_in(
-    options: Options,
-    name: str,
-    keep: "Keep | None",
-    email: str,
-    password: str,
-    code: str | None,
-    account_id: int | None,
-) -> "Steps[Session]":
-    from bursar.sdk.sessions import renewal, stores
-
-    if keep is not None:
-        configuration.require_no_key(name)
-    return renewal.sign_in(
-        stores.make(name, keep),
-        options,
-        email=email,
-        password=password,
-        code=code,
-        account_id=account_id,
-    )
+    return Options(found.base_url, found.api_key, timeout_s, max_retries, session)
 
 
 def _session(options: Options) -> "Session":
     if options.session is None:
         raise ConfigurationError("Nobody has signed in with this client: it uses a key, or none.")
     return options.session
-
-
-def _timeout(timeout_s: float | None) -> float | None:
-    if timeout_s is not None and not 0 < timeout_s <= 86_400:
-        raise ConfigurationError("timeout_s must be above 0 and at most 86400, or None for none.")
-    return timeout_s
-
-
-def _retries(count: int) -> int:
-    if not 0 <= count <= _MOST_RETRIES:
-        raise ConfigurationError(f"max_retries must be from 0 to {_MOST_RETRIES}.")
-    return count

@@ -27,6 +27,8 @@ DEFAULT_BASE_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_MAX_RETRIES: Final = 2
 FILE_NAME: Final = "profiles.toml"
+_LONGEST_TIMEOUT_S: Final = 86_400
+_MOST_RETRIES: Final = 10
 _DEFAULT_PROFILE: Final = "default"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -40,6 +42,14 @@ class Options:
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     max_retries: int = DEFAULT_MAX_RETRIES
     session: "Session | None" = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not 0 < self.timeout_s <= _LONGEST_TIMEOUT_S:
+            raise ConfigurationError(
+                f"timeout_s must be above 0 and at most {_LONGEST_TIMEOUT_S}, or None for none."
+            )
+        if not 0 <= self.max_retries <= _MOST_RETRIES:
+            raise ConfigurationError(f"max_retries must be from 0 to {_MOST_RETRIES}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def find_url(
     """
     known = os.environ if environment is None else environment
     name = profile or known.get("BURSAR_PROFILE") or _DEFAULT_PROFILE
-    found = _read(name, must_exist=False)
+    found = _read(name, must_exist=False, is_signing_in=True)
     env_url = known.get("BURSAR_BASE_URL")
     first, second = (found.base_url, env_url) if profile else (env_url, found.base_url)
     return clean_url(base_url or first or second or DEFAULT_BASE_URL), name
@@ -107,7 +117,7 @@ def find_url(
 
 def require_no_key(profile: str) -> None:
     """Raise ConfigurationError if a profile has a key, which would win over a sign-in."""
-    if _read(profile, must_exist=False).api_key is not None:
+    if _read(profile, must_exist=False, is_signing_in=True).api_key is not None:
         raise ConfigurationError(
             f"The profile {profile!r} has a key, which would win: sign in under another profile, "
             f"or take the key out of {profiles_path()}."
@@ -158,7 +168,7 @@ def profiles_path() -> Path:
     return user_config_path("bursar", appauthor=False) / FILE_NAME
 
 
-def _read(name: str, *, must_exist: bool) -> _Profile:
+def _read(name: str, *, must_exist: bool, is_signing_in: bool = False) -> _Profile:
     import tomllib
 
     path = profiles_path()
@@ -173,7 +183,7 @@ def _read(name: str, *, must_exist: bool) -> _Profile:
     except (tomllib.TOMLDecodeError, UnicodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
     profile = _Profile() if found is None else _profile(name, found, path)
-    kept = _sign_in(name) if profile.api_key is None else None
+    kept = _sign_in(name, is_replaced=is_signing_in) if profile.api_key is None else None
     if found is None and kept is None and must_exist:
         raise ConfigurationError(f"There is no profile {name!r} in {path}.")
     if kept is None or clean_url(profile.base_url or kept[0]) != kept[0]:
@@ -181,10 +191,16 @@ def _read(name: str, *, must_exist: bool) -> _Profile:
     return _Profile(kept[0], None, kept[1])
 
 
-def _sign_in(name: str) -> "tuple[str, Store] | None":
+def _sign_in(name: str, *, is_replaced: bool) -> "tuple[str, Store] | None":
     from bursar.sdk.sessions import stores
 
-    return stores.find(name)
+    try:
+        return stores.find(name)
+    except ConfigurationError:
+        # It says to sign in again: whoever does must not be told so once more.
+        if is_replaced:
+            return None
+        raise
 
 
 def _profile(name: str, found: object, path: Path) -> _Profile:

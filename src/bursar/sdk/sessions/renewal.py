@@ -7,10 +7,10 @@ sends.
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from bursar.sdk import flow
+from bursar.sdk import configuration, flow
 from bursar.sdk.calls import Call
 from bursar.sdk.configuration import Options
 from bursar.sdk.errors import (
@@ -24,7 +24,8 @@ from bursar.sdk.errors import (
 from bursar.sdk.flow import Steps, Wait
 from bursar.sdk.resources.people.auth import Auth
 from bursar.sdk.resources.people.sign_ins import SignIn
-from bursar.sdk.sessions.stores import Release, SignedIn, Store
+from bursar.sdk.sessions import stores
+from bursar.sdk.sessions.stores import Keep, Release, SignedIn, Store
 from bursar.sdk.values import Secret
 
 # How long before its end a token is renewed: a request is on its way for less.
@@ -32,6 +33,16 @@ _AHEAD_S: Final = 60.0
 _MOST_AHEAD: Final = 0.25
 _POLL_S: Final = 0.02
 _LONGEST_TURN_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody signs in with."""
+
+    email: str
+    password: str = field(repr=False)
+    code: str | None = field(default=None, repr=False)
+    account_id: int | None = None
 
 
 class Session:
@@ -136,19 +147,19 @@ class Session:
         return f"<sign-in at {self.base_url}>"
 
 
-def sign_in(
-    store: Store,
-    options: Options,
-    *,
-    email: str,
-    password: str,
-    code: str | None,
-    account_id: int | None,
-) -> Steps[Session]:
-    """Sign in, and have the store keep it; raises Unauthenticated and RateLimited."""
-    call = Auth.sign_in.describe(email, password, code=code, account_id=account_id)
+def sign_in(asked: Asked, options: Options, *, name: str, keep: Keep | None) -> Steps[Session]:
+    """Sign in, and keep it under that name; raises Unauthenticated and RateLimited.
+
+    Raises ConfigurationError, before anything is sent, for a profile that has a key.
+    """
+    if keep is not None:
+        configuration.require_no_key(name)
+    store = stores.make(name, keep)
+    call = Auth.sign_in.describe(
+        asked.email, asked.password, code=asked.code, account_id=asked.account_id
+    )
     found = yield from _value(call, _anonymous(options, options.base_url))
-    held = _signed_in(found, base_url=options.base_url, email=email)
+    held = _signed_in(found, base_url=options.base_url, email=asked.email)
     store.save(held)
     return Session(store, options.base_url, held)
 

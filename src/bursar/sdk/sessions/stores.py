@@ -92,6 +92,7 @@ class FileStore:
     """Keeps them in a file that only its owner may read."""
 
     def __init__(self, name: str) -> None:
+        self._name = name
         self._path = _path(name)
 
     def load(self) -> SignedIn | None:
@@ -100,8 +101,11 @@ class FileStore:
         return None if found is None else _signed_in(found, self._path)
 
     def save(self, held: SignedIn) -> None:
-        """Keep this in place of what was."""
+        """Keep this in place of what was, in the keyring too."""
+        was_in_keyring = _is_in_keyring(self._path)
         _write(self._path, asdict(held))
+        if was_in_keyring:
+            _keyring("delete_password", self._name)
 
     def forget(self) -> None:
         """Keep nothing."""
@@ -132,7 +136,7 @@ class KeyringStore:
     def save(self, held: SignedIn) -> None:
         """Keep this in place of what was."""
         _keyring("set_password", self._name, json.dumps(asdict(held)))
-        if _read(self._path) is None:
+        if not _is_in_keyring(self._path):
             _write(self._path, {"base_url": held.base_url, "kept_in": "keyring"})
 
     def forget(self) -> None:
@@ -147,14 +151,10 @@ class KeyringStore:
 
 
 def make(name: str, keep: Keep | None) -> Store:
-    """Return where a sign-in of that name is to be kept; what another way has kept is forgotten."""
+    """Return where a sign-in of that name is to be kept; None is as long as the program runs."""
     if keep is None:
         return MemoryStore()
-    before = find(name)
-    store = FileStore(name) if keep == "file" else KeyringStore(name)
-    if before is not None and type(before[1]) is not type(store):
-        before[1].forget()
-    return store
+    return FileStore(name) if keep == "file" else KeyringStore(name)
 
 
 def find(name: str) -> tuple[str, Store] | None:
@@ -223,6 +223,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise _unreadable(path)
     return found
+
+
+def _is_in_keyring(path: Path) -> bool:
+    """Whether a file says so; one that says nothing is about to be replaced."""
+    try:
+        found = _read(path)
+    except ConfigurationError:
+        return False
+    return found is not None and found.get("kept_in") == "keyring"
 
 
 def _write(path: Path, document: object) -> None:
