@@ -17,6 +17,7 @@ import bursar.cli.owner.users
 import bursar.cli.prices
 import bursar.cli.tenants.accounts
 import bursar.cli.tenants.credit
+import bursar.cli.tenants.people
 import bursar.cli.tenants.plans
 from bursar import __version__
 from bursar.cli.backup import backup, restore
@@ -56,6 +57,7 @@ _HOST: Final = (init, serve, verify, doctor, backup, restore)
 _HOST_GROUPS: Final = (
     ("accounts", bursar.cli.tenants.accounts),
     ("credit", bursar.cli.tenants.credit),
+    ("people", bursar.cli.tenants.people),
     ("plans", bursar.cli.tenants.plans),
     ("prices", bursar.cli.prices),
 )
