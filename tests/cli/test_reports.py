@@ -271,5 +271,26 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+def test_the_audit_log_says_who_did_what_here_and_there(
+    owner: Installation, bursar: Bursar
+) -> None:
+    there = bursar("keys", "create", "--name", "audited", "--json").json
+    host = ("--data-dir", owner.data_dir)
+    bursar(*host, "keys", "update", there["id"], "--disable")
+    target = ("--target", f"key:{there['id']}")
+    found = bursar("audit", *target, "--json").json
+    assert [event["action"] for event in found["events"]] == ["key.update", "key.create"]
+    assert [event["actor"] for event in found["events"]] == ["command line", "key:2"]
+    assert [event["address"] for event in found["events"]] == ["", "127.0.0.1"]
+    assert there["secret"] not in json.dumps(found)
+    assert found == bursar(*host, "audit", *target, "--json").json
+    shown = bursar("audit", *target)
+    assert "is_enabled True → False" in shown.stdout
+    assert found["head"]["hash"] in shown.stderr
+    assert len(bursar("audit", "--count", 1, "--json").json["events"]) == 1
+    assert bursar("audit", "--action", "key.dance").code == 2
+    assert "Nothing of this" in bursar("audit", "--actor", "user:99").stderr
+
+
 def _lines(printed: str, words: str) -> list[list[str]]:
     return [line.split() for line in printed.splitlines() if words in line]

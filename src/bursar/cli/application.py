@@ -26,6 +26,7 @@ from bursar.cli.doctor import doctor
 from bursar.cli.output import write
 from bursar.cli.owner.chat import chat
 from bursar.cli.owner.explain import explain
+from bursar.cli.owner.reports.audit import audit
 from bursar.cli.owner.reports.export import export
 from bursar.cli.owner.reports.money import balance, billing, status
 from bursar.cli.owner.reports.top import top
@@ -64,7 +65,7 @@ _HOST_GROUPS: Final = (
 # What is about the program itself.
 _OWN: Final = (login, logout, completion)
 # What an account's owner does, on a server or at hand.
-_OWNER: Final = (status, balance, activity, usage, billing, top, export, explain, chat)
+_OWNER: Final = (status, balance, activity, usage, billing, audit, top, export, explain, chat)
 _OWNER_GROUPS: Final = (
     ("keys", bursar.cli.owner.keys),
     ("limits", bursar.cli.owner.limits),

@@ -74,7 +74,8 @@ class _Inside(httpx2.BaseTransport):
     """Requests to an application in this process, each on the command's own event loop."""
 
     def __init__(self, app: Any, runner: asyncio.Runner) -> None:
-        self._inner = httpx2.ASGITransport(app=app)
+        # Nobody comes from anywhere: no address is noted for what is done here.
+        self._inner = httpx2.ASGITransport(app=app, client=("", 0))
         self._runner = runner
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
