@@ -230,7 +230,8 @@ def _object(content: bytes) -> Mapping[str, Any] | None:
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, str):
         # The form of other dialects on the same host.
-        return {"message": error, "code": body.get("code")}
+        rest = {name: value for name, value in body.items() if name not in ("error", "error_type")}
+        return {"code": body.get("error_type"), **rest, "message": error}
     return error if isinstance(error, dict) else None
 
 
