@@ -8,17 +8,17 @@ and a refresh token, never with one of them. Must not know how either is sent.
 from dataclasses import dataclass, field
 from typing import Final
 
-from bursar.core.audit.events import AuditAction, AuditEvent
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import BursarError
 from bursar.core.people import tokens as forms
 from bursar.core.people.tokens import HALF_BYTES, RefreshToken
 from bursar.service.access import ProvisioningPrincipal
+from bursar.service.audit import notes
 from bursar.service.people import sessions as turns
 from bursar.service.people import tokens
 from bursar.service.people.ports import People
 from bursar.service.people.sessions import LIFETIME_MS
 from bursar.service.people.tokens import AccessToken, Bearer
-from bursar.store import audit
 from bursar.store.database import WriteTx
 from bursar.store.people import sessions
 
@@ -62,15 +62,13 @@ async def trade(
         expires_ms=tx.now_ms + LIFETIME_MS,
         key_id=key.key_id,
     )
-    audit.record(
+    notes.note(
         tx,
-        AuditEvent(
-            account_id=key.account_id,
-            action=AuditAction.SESSION_SIGN_IN,
-            target=f"session:{session_id}",
-            after={"key": f"key:{key.key_id}"},
-            actor=key.actor,
-        ),
+        account_id=key.account_id,
+        action=AuditAction.SESSION_SIGN_IN,
+        target=f"session:{session_id}",
+        after={"key": f"key:{key.key_id}"},
+        actor=key.actor,
     )
     return await _hand_out(tx, people, key, session_id, token)
 
