@@ -5,11 +5,10 @@ one that is secret.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Final
 
-from bursar.core.audit.events import OPERATOR_LOG, AuditAction, Values
+from bursar.core.audit.events import OPERATOR_LOG, AuditAction
 from bursar.service.audit import notes
 from bursar.store import audit
 from bursar.store.audit import rows
@@ -18,26 +17,24 @@ from bursar.store.database import WriteTx
 
 TARGET: Final = "settings"
 _MOST: Final = 10_000
-# What stands before a host in an address: a name and a password.
-_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 async def note_start(tx: WriteTx, *, values: Mapping[str, object]) -> None:
     """Note the settings that are others than at the last start, of any server on this database.
 
-    `values` is as JSON has it. Of several servers that start at once one notes the change.
+    `values` is as JSON has it, with nothing secret in it. Of several servers that start at once one
+    notes the change.
     """
     await audit.hold(tx, account_id=OPERATOR_LOG)
     before = await _read_last(tx)
-    after = _without_passwords(values)
-    gone = {name: None for name in before if name not in after and before[name] is not None}
+    gone = {name: None for name in before if name not in values and before[name] is not None}
     notes.note(
         tx,
         account_id=OPERATOR_LOG,
         action=AuditAction.SETTINGS_START,
         target=TARGET,
         before=before,
-        after={**after, **gone},
+        after={**values, **gone},
     )
 
 
@@ -51,9 +48,3 @@ async def _read_last(tx: WriteTx) -> dict[str, object]:
     for row in reversed(found):
         last.update(json.loads(row.link.after or "{}"))
     return last
-
-
-def _without_passwords(values: Mapping[str, object]) -> Values:
-    text = _USERINFO.sub("…@", json.dumps(values, sort_keys=True))
-    found: dict[str, object] = json.loads(text)
-    return found
