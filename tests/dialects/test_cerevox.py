@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from bursar.core.money import parse_usd
 from bursar.core.secrets import KeyKind
 from bursar.service import keys
 from bursar.store.tenants import users
 from tests.dialects.cerevox_clients import ASYNC, SYNC
 from tests.dialects.clients import BUILD_S, Client, Raised
 from tests.dialects.conftest import LiveServer
+from tests.metering import meters
 from tests.serving import House, serving
 
 pytestmark = [
@@ -91,6 +93,33 @@ async def test_the_account_its_plan_and_its_use_are_read(client: Client, house: 
     bill = await client("request", method="GET", endpoint="/accounts/my/billing")
     assert round(bill["total_cost"] * 1e9) == house.sold_nanos()
     assert bill["breakdown"]["gateway_cost"] == bill["total_cost"]
+
+
+async def test_metered_use_and_its_bill_are_those_of_our_own_api(
+    client: Client, house: House
+) -> None:
+    await meters.price_all(house.server.database)
+    await meters.price(house.server.database, product="lexa", per_unit={"documents": 7})
+    reports = [
+        {"id": "a", "product": "hippo", "quantities": {"documents": 3, "questions": 2}},
+        {"id": "b", "product": "lexa", "quantities": {"documents": 4}},
+        {"id": "c", "product": "storage", "quantities": {"storage_bytes": 1_000}},
+        {"id": "a", "product": "hippo", "quantities": {"documents": 3, "questions": 2}},
+    ]
+    answer = await house.control("POST", "/v1/meter/events", json={"events": reports})
+    assert (answer.json()["accepted"], answer.json()["duplicates"]) == (3, 1)
+    usage = await client("request", method="GET", endpoint="/accounts/my/usage")
+    assert (usage["documents_processed"], usage["questions_asked"]) == (7, 2)
+    assert (usage["storage_bytes"], usage["total_requests"]) == (1_000, 3)
+    assert (await client("get_account_usage", account_id="1"))["files"]["processed"] == 7
+    hippo = 3 * meters.DOCUMENT + 2 * meters.QUESTION
+    storage = 1_000 * meters.BYTE
+    bill = await client("request", method="GET", endpoint="/accounts/my/billing")
+    nanos = {name: round(cost * 1e9) for name, cost in bill["breakdown"].items()}
+    assert nanos == {"hippo_cost": hippo, "lexa_cost": 28, "storage_cost": storage}
+    balance = (await house.control("GET", "/v1/account/balance")).json()["balance"]
+    spent = 40_000_000_000 - parse_usd(balance)
+    assert spent == round(bill["total_cost"] * 1e9) == hippo + 28 + storage
 
 
 async def test_users_are_listed_made_found_renamed_and_deleted(
