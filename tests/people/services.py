@@ -48,7 +48,10 @@ class SignInService:
     metadata: Claims = field(default_factory=dict)
     make_token: Callable[[Claims], str] | None = None
     is_down: bool = False
+    secret: str = SECRET
     asked: list[str] = field(default_factory=list)
+    verifiers: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def visit(self, authorization_url: str) -> dict[str, str]:
@@ -91,7 +94,8 @@ class SignInService:
         return found | self.metadata
 
     def _exchange(self, headers: Any, form: dict[str, str]) -> tuple[int, Claims]:
-        basic = base64.b64encode(f"{CLIENT_ID}:{SECRET.replace(' ', '+')}".encode()).decode()
+        basic = base64.b64encode(f"{CLIENT_ID}:{self.secret.replace(' ', '+')}".encode()).decode()
+        self.verifiers.append(form.get("code_verifier", ""))
         asked = self._codes.pop(form.get("code", ""), None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
@@ -115,6 +119,7 @@ class SignInService:
         }
         claims = {name: value for name, value in claims.items() if value is not None}
         token = self.make_token(claims) if self.make_token else sign(claims, self.keys[0])
+        self.tokens.append(token)
         return 200, {"id_token": token, "access_token": "there", "token_type": "Bearer"}
 
 

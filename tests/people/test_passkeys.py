@@ -9,9 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import func, select
 
 from bursar.adapters import passkeys as adapter
 from bursar.adapters.passkeys import RelyingParty
+from bursar.jobs import retention
+from bursar.store.tables import challenges
 from tests.databases import Clock
 from tests.people.devices import Device, encode
 from tests.people.house import PASSWORD, URL, House, code_of
@@ -143,6 +146,20 @@ async def test_an_answer_comes_within_five_minutes(house: House, ann: Ann, clock
     clock.advance(5 * 60_000)
     body = {"passkey": ann.device.use(options)}
     assert code_of(await house.call("POST", "/v1/auth/passkeys/login", body)) == WRONG
+
+
+async def test_what_nobody_answered_is_forgotten(house: House, ann: Ann, clock: Clock) -> None:
+    async def count() -> int:
+        async with house.database.read() as tx:
+            query = select(func.count()).select_from(challenges)
+            return int((await tx.execute(query)).scalar_one())
+
+    await challenge(house)
+    await retention.tidy(house.database, limit_log_days=30)
+    assert await count() == 1
+    clock.advance(5 * 60_000 + 1)
+    await retention.tidy(house.database, limit_log_days=30)
+    assert await count() == 0
 
 
 async def test_a_copy_of_a_device_is_found_by_its_counter(house: House, ann: Ann) -> None:

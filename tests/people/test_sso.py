@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pyotp
 import pytest
 
 from bursar.adapters.oidc import Client, Service
-from bursar.api import app
 from bursar.core.people.roles import Role
-from bursar.edge.calls import make_plane
-from bursar.service.people.ports import People
 from bursar.service.sso.ports import Grant, Provider
 from bursar.store.people import members
 from bursar.store.tenants import users
 from tests.databases import Clock
-from tests.installations import Api, Randomness
 from tests.people.devices import Device
 from tests.people.house import PASSWORD, URL, House, code_of
 from tests.people.services import CLIENT_ID, SECRET, SignInService, new_key, serving, sign
@@ -57,23 +52,10 @@ def trust(house: House, service: SignInService) -> Callable[..., None]:
         provider = Provider(
             name="acme", title="Acme", issuer=service.issuer, service=Service(client), **given
         )
-        _rewire(house, replace(house.people, providers={"acme": provider}))
+        house.trust(provider)
 
     set_up()
     return set_up
-
-
-def _rewire(house: House, people: People) -> None:
-    plane = make_plane(
-        house.database,
-        why_not_ready=lambda: None,
-        metrics=lambda: b"",
-        random_bytes=Randomness(),
-        people=people,
-    )
-    served = app.create(plane, version="0")
-    house.people = people
-    house.api = Api(served, house.api.client, house.database, house.api.installation)
 
 
 async def start(house: House, redirect_uri: str = BACK) -> dict[str, Any]:
@@ -167,6 +149,14 @@ async def test_a_person_of_the_services_domain_is_linked_and_nobody_is_made_unas
     trust(domains=frozenset(), grants=())
     # By now the two know each other; the domain does not matter any more.
     assert (await enter(house, service)).json()["user_id"] == user_id
+
+
+async def test_several_windows_that_come_back_at_once_make_one_person(
+    house: House, service: SignInService, trust: Callable[..., None]
+) -> None:
+    found = await asyncio.gather(*(enter(house, service) for _ in range(4)))
+    assert [each.status_code for each in found] == [200] * 4
+    assert len({each.json()["user_id"] for each in found}) == 1
 
 
 async def test_groups_make_roles_at_each_sign_in_and_none_ends_what_they_gave(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bursar.adapters.oidc import Identity, Return
 from bursar.adapters.passkeys import Credential
-from bursar.core.errors import BursarError, Invalid, Unauthenticated
+from bursar.core.errors import BursarError, Conflict, Invalid, Unauthenticated
 from bursar.service.audit import refusals
 from bursar.service.people import challenges, proofs, sessions, sign_in, throttles
 from bursar.service.people.ports import People
@@ -129,7 +129,11 @@ async def finish(
                 tx, flow=flow, provider=provider, identity=identity, wanted=wanted, people=people
             )
 
-        return await sign_in.in_turn(database, gate, work)
+        try:
+            return await sign_in.in_turn(database, gate, work)
+        except Conflict:
+            # Two of their windows came back at once, and the other one has made or linked them.
+            return await sign_in.in_turn(database, gate, work)
 
 
 async def link(
