@@ -19,6 +19,9 @@ from tests.sdk.test_failures import CHUNK, HTML, SECRET, SSE_HEAD, answer
 
 Talk = Callable[[socket.socket], None]
 
+# Serving takes its time where other tests run.
+pytestmark = pytest.mark.timeout(240)
+
 
 @contextmanager
 def listening(talk: Talk, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:

@@ -19,6 +19,9 @@ from tests.live import Installation
 
 HERE = Path("data")
 
+# Serving takes its time where other tests run.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize(
     ("given", "environment", "is_server"),
@@ -84,7 +87,6 @@ def test_commands_of_the_host_are_for_no_server(owner: Installation, bursar: Bur
     assert bursar("chat", "hello", "--data-dir", owner.data_dir).code == 2
 
 
-@pytest.mark.timeout(120)
 def test_both_places_print_the_same(owner: Installation, bursar: Bursar) -> None:
     made = bursar("projects", "create", "Search", "--label", "team=search", "--json").json
     bursar("limits", "set", "account", "cost", "month", "--limit", "500.00")
@@ -111,7 +113,6 @@ def test_both_places_print_the_same(owner: Installation, bursar: Bursar) -> None
         assert _timeless(there.stdout) == _timeless(here.stdout), command
 
 
-@pytest.mark.timeout(120)
 def test_both_places_do_the_same(owner: Installation, bursar: Bursar) -> None:
     shapes = []
     for place in ([], ["--data-dir", str(owner.data_dir)]):

@@ -22,6 +22,9 @@ from bursar.cli import charts
 from tests.cli.conftest import SOURCE, Bursar
 from tests.live import Installation
 
+# Serving takes its time where other tests run.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def client(owner: Installation) -> Client:
@@ -150,7 +153,6 @@ def test_chat_that_sells_nothing_prints_nothing(
     assert "inference key" in refused.stderr
 
 
-@pytest.mark.timeout(120)
 def test_top_and_questions_are_for_a_terminal(owner: Installation, bursar: Bursar) -> None:
     environment = {"BURSAR_BASE_URL": owner.url, "BURSAR_API_KEY": owner.secrets.provisioning_key}
     with Terminal("top", "--interval", "0.5", **environment) as terminal:
@@ -166,7 +168,6 @@ def test_top_and_questions_are_for_a_terminal(owner: Installation, bursar: Bursa
     assert bursar("keys", "show", made["id"]).code == 3
 
 
-@pytest.mark.timeout(120)
 def test_chat_prints_the_answer_as_it_comes(tmp_path: Path, bursar: Bursar, lines: Any) -> None:
     made = Installation(tmp_path / "data")
     try:
@@ -198,7 +199,6 @@ def test_chat_prints_the_answer_as_it_comes(tmp_path: Path, bursar: Bursar, line
         made.close()
 
 
-@pytest.mark.timeout(120)
 def test_colours_are_for_terminals_and_end_with_no_color(owner: Installation) -> None:
     environment = {"BURSAR_BASE_URL": owner.url, "BURSAR_API_KEY": owner.secrets.provisioning_key}
     for more, is_coloured in (({}, True), ({"NO_COLOR": "1"}, False)):

@@ -16,6 +16,9 @@ from tests.live import Installation
 
 Lines = Callable[..., None]
 
+# Serving takes its time where other tests run.
+pytestmark = pytest.mark.timeout(240)
+
 
 def config() -> Path:
     """What was kept, in this test's own configuration directory."""

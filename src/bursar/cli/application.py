@@ -126,10 +126,19 @@ def make() -> typer.Typer:
 
 
 def _group(module: Any, wrap: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
-    group = typer.Typer(help=module.HELP, no_args_is_help=True, **_PLAIN)
+    group = typer.Typer(help=_with_examples(module), no_args_is_help=True, **_PLAIN)
     for name, function, extra in module.COMMANDS:
         group.command(name, context_settings={**_HELP, **extra})(wrap(function))
     return group
+
+
+def _with_examples(module: Any) -> str:
+    """What a group is for, and the first example of each of its commands."""
+    examples = [
+        next(line.strip() for line in lines if line.strip().startswith("bursar "))
+        for lines in ((function.__doc__ or "").splitlines() for _, function, _ in module.COMMANDS)
+    ]
+    return "\n".join((module.HELP, "", "\b", *examples))
 
 
 def _start(

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -173,9 +174,8 @@ def _is_a(error: BaseException, module: str, name: str) -> bool:
 
 
 def _say(failure: Failure, error: BaseException, *, is_json: bool) -> None:
-    from bursar.telemetry import without_secrets
-
-    message, advice = without_secrets(failure.message), failure.advice
+    without_secrets = _find_redaction()
+    message, advice = _printable(without_secrets(failure.message)), failure.advice
     if is_json:
         shown = {"code": failure.code, "message": message, "advice": advice}
         if failure.request_id:
@@ -191,6 +191,22 @@ def _say(failure: Failure, error: BaseException, *, is_json: bool) -> None:
         print(advice, file=sys.stderr)
     if failure.exit_code in (BUG, UNAVAILABLE) and os.environ.get("BURSAR_LOG_LEVEL") == "debug":
         print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+
+
+def _find_redaction() -> Callable[[str], str]:
+    try:
+        from bursar.telemetry import without_secrets
+    except ModuleNotFoundError:
+        # Only the SDK and the command line are installed.
+        from bursar.sdk.values import redact
+
+        return redact
+    return without_secrets
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: a server's words may be anybody's."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _give_up_stdout() -> None:

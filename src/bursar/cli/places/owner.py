@@ -79,7 +79,15 @@ class Owner:
         return self._parts.enter_context(made)
 
     def _host(self) -> "Bursar":
-        from bursar.cli.places import host
+        try:
+            from bursar.cli.places import host
+        except ModuleNotFoundError as missing:
+            from bursar.sdk.errors import ConfigurationError
+
+            raise ConfigurationError(
+                "Nobody is signed in here, and there is no installation at hand: the server's "
+                f"packages are not installed ({missing.name})."
+            ) from missing
 
         opened = host.opened(self._session(), account_id=self.account_id)
         return self._parts.enter_context(opened)
