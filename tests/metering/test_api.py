@@ -165,3 +165,18 @@ async def test_a_suspended_account_reports_nothing(api: Api) -> None:
     await api.post("/v1/operator/accounts/1/suspend", None, caller=OPERATOR)
     response = await api.call("POST", EVENTS, json={"events": [event("a")]})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "account_suspended")
+
+
+async def test_a_plans_defaults_bind_what_is_reported_over_http(api: Api) -> None:
+    """On PostgreSQL the request sees its own account's rows alone, and the plan's none the less."""
+    await api.call(
+        "PUT",
+        "/v1/operator/plans/1/limits",
+        json={"scope": "account", "resource": "cost", "window": "day", "default_limit": "0.02"},
+        caller=OPERATOR,
+    )
+    found = await report(api, *(event(f"e{n}", key_id=KEY) for n in range(3)))
+    assert found["accepted"] == 2
+    (refused,) = found["rejected"]
+    assert (refused["index"], refused["code"]) == (2, "insufficient_quota")
+    assert "account/cost/day" in refused["message"]
