@@ -48,6 +48,7 @@ class Spoken:
     http: httpx2.AsyncClient
     database: Database
     installation: Installation
+    people: People
     secrets: Mapping[str, str]
     letters: list[Letter]
 
@@ -123,7 +124,7 @@ async def speaking(database: Database) -> AsyncIterator[Spoken]:
         NOBODY: "bpk_nobody",
     }
     async with httpx2.AsyncClient(transport=transport, base_url="http://bursar.test") as http:
-        yield Spoken(application, http, database, installation, secrets, letters)
+        yield Spoken(application, http, database, installation, people, secrets, letters)
     pool.close()
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
+import pyotp
 import pytest
 
 from bursar.core.errors import InvariantViolated
@@ -17,6 +18,7 @@ from bursar.service import accounts, keys
 from bursar.service.accounts import AccountChange
 from bursar.service.keys import KeyChange
 from bursar.service.keys import sessions as of_keys
+from bursar.service.people import second_factors
 from bursar.store.database import Database
 from bursar.store.tenants import users
 from tests.databases import START_MS, Clock
@@ -102,6 +104,50 @@ async def test_who_does_not_say_who_they_are_gets_no_tokens(spoken: Spoken) -> N
         assert refusal(response) == expected, (headers, body)
         if response.status_code == 401:
             assert response.json()["error"].startswith("Authentication failed: ")
+
+
+async def test_a_second_factor_is_asked_for_and_sent_in_the_body(
+    spoken: Spoken, clock: Clock
+) -> None:
+    async with spoken.database.write() as tx:
+        begun = await second_factors.begin(tx, people=spoken.people, user_id=2, email=EMAIL)
+        code = pyotp.TOTP(begun.secret).at(clock.now_ms // 1_000)
+        await second_factors.confirm(tx, people=spoken.people, user_id=2, code=code)
+    refused = await spoken.log_in(spoken.secrets[PERSON])
+    assert refusal(refused) == (401, "second_factor_required")
+    body = {"email": EMAIL, "password": PASSWORD}
+    wrong = await spoken.http.post("/v1/token/login", json={**body, "code": code})
+    assert refusal(wrong) == (401, "invalid_code")
+    clock.advance(30_000)
+    good = pyotp.TOTP(begun.secret).at(clock.now_ms // 1_000)
+    signed_in = await spoken.http.post("/v1/token/login", json={**body, "code": good})
+    assert signed_in.json()["user_id"] == "2"
+    # A key has no hand that could hold a phone.
+    assert (await spoken.log_in(spoken.secrets[VIEWER])).status_code == 200
+
+
+async def test_too_many_tries_are_told_how_long_to_wait(spoken: Spoken) -> None:
+    for _ in range(10):
+        assert (await spoken.log_in(f"{EMAIL}:wrong")).status_code == 401
+    refused = await spoken.log_in(spoken.secrets[PERSON])
+    assert refusal(refused) == (429, "too_many_attempts")
+    assert refused.json()["retry_after"] == int(refused.headers["retry-after"]) > 0
+
+
+async def test_somebody_of_several_accounts_says_which(spoken: Spoken) -> None:
+    account_id, _ = await other_account(spoken)
+    async with spoken.database.write() as tx:
+        await users.insert_member(tx, account_id=account_id, user_id=2, role="admin")
+    body = {"email": EMAIL, "password": PASSWORD}
+    for asked, expected in (({}, "1"), ({"account_id": str(account_id)}, str(account_id))):
+        found = await spoken.http.post("/v1/token/login", json={**body, **asked})
+        assert found.json()["account_id"] == expected
+    for asked, expected_refusal in (
+        ({"account_id": "999"}, (401, "invalid_credentials")),
+        ({"account_id": "my"}, (400, "invalid_value")),
+    ):
+        refused = await spoken.http.post("/v1/token/login", json={**body, **asked})
+        assert refusal(refused) == expected_refusal
 
 
 async def test_only_a_provisioning_key_itself_is_traded_for_tokens(spoken: Spoken) -> None:
