@@ -1,7 +1,5 @@
 """What the calls answer with; amounts are decimals in USD, days and moments text as documented."""
 
-from pydantic import Field
-
 from bursar.sdk.results import Result, SecretText, Usd
 
 
@@ -104,5 +102,5 @@ class UpdatedUser(User):
 class DeletedResponse(Result):
     """Whether somebody was taken out."""
 
-    deleted: bool = Field(default=True)
+    deleted: bool = True
     status: str = "success"
