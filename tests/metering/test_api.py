@@ -180,3 +180,51 @@ async def test_a_plans_defaults_bind_what_is_reported_over_http(api: Api) -> Non
     (refused,) = found["rejected"]
     assert (refused["index"], refused["code"]) == (2, "insufficient_quota")
     assert "account/cost/day" in refused["message"]
+
+
+async def test_a_months_bill_is_what_left_the_wallet_for_it_by_product(api: Api) -> None:
+    await api.call("PATCH", "/v1/operator/accounts/1", json={"currency": "EUR"}, caller=OPERATOR)
+    await report(
+        api,
+        event("a", quantities={"documents": 3, "questions": 1}),
+        event("b", product="storage", quantities={"storage_bytes": 7}),
+        event("c", at="2026-10-31T23:59:59Z"),
+    )
+    bill = await api.get("/v1/account/billing")
+    assert bill == {
+        "starts_at": "2026-11-01T00:00:00Z",
+        "ends_at": "2026-12-01T00:00:00Z",
+        "first_day": "2026-11-01",
+        "last_day": "2026-11-30",
+        "next_invoice_on": "2026-12-01",
+        "time_zone": "UTC",
+        "plan_id": 1,
+        "plan_name": "default",
+        "currency": "USD",
+        "invoice_currency": "EUR",
+        "total_cost": "0.032500022",
+        "products": [
+            {
+                "product": "hippo",
+                "cost": "0.032500001",
+                "events": 1,
+                "quantities": {"documents": 3, "questions": 1},
+            },
+            {
+                "product": "storage",
+                "cost": "0.000000021",
+                "events": 1,
+                "quantities": {"storage_bytes": 7},
+            },
+        ],
+    }
+    october = await api.get("/v1/account/billing?month=2026-10")
+    assert (october["total_cost"], october["last_day"]) == ("0.01", "2026-10-31")
+    assert (await api.get("/v1/account/balance"))["balance"] == "99.957499978"
+
+
+@pytest.mark.parametrize("month", ["2026-13", "2026-00", "2026", "26-11", "2026-11-01", "x", ""])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_is_no_month_is_refused(api: Api, month: str) -> None:
+    response = await api.call("GET", f"/v1/account/billing?month={month}")
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "month")

@@ -50,6 +50,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
         "default": pages.DEFAULT_ITEMS,
     },
     "model": {"type": "string", "maxLength": 255},
+    "month": {"type": "string", "pattern": r"^\d{4}-\d{2}$"},
     "resource": {"type": "string", "enum": [str(resource) for resource in Resource]},
     "scope": {"type": "string", "maxLength": 32},
     "target": {"type": "string", "maxLength": 255},

@@ -10,6 +10,7 @@ from typing import Final
 from bursar.api import accounts, audit, health, keys, ledger, projects, summaries, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
+from bursar.api.metering import bills
 from bursar.api.metering import events as metered
 from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
@@ -132,6 +133,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ledger.TransactionListShape,
         query=_PAGE,
     ),
+    provisioning("GET", "/v1/account/billing", bills.show, bills.BillShape, query=("month",)),
     provisioning(
         "GET",
         "/v1/account/usage/summary",
