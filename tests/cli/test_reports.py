@@ -48,6 +48,12 @@ def test_figures_are_the_servers_to_the_last_digit(
     billing = bursar("billing", "--count", 1000, "--json").json
     assert sum(Decimal(row["amount"]) for row in billing["transactions"]) == left
     assert Decimal(billing["balance"]) == left
+    products = billing["month"]["products"]
+    assert sum(Decimal(each["cost"]) for each in products) == total.total_cost
+    assert (
+        Decimal(bursar("billing", "--month", "2020-01", "--json").json["month"]["total_cost"]) == 0
+    )
+    assert bursar("billing", "--month", "soon").code == 2
     top = bursar("top", "--hours", "24", "--json").json
     assert Decimal(top["key"]["total"]["total_cost"]) == total.total_cost
 
@@ -64,7 +70,7 @@ def test_tables_have_a_line_for_each_and_a_bar(owner: Installation, bursar: Burs
     one = bursar("usage", "--count", "1").stdout
     assert "(others)" in one
     assert "Nothing was used." in bursar("usage", "--model", "gpt-none").stderr
-    for row in ("grant", "usage"):
+    for row in ("grant", "usage", "gateway"):
         assert _lines(bursar("billing").stdout, row)
     assert "\x1b" not in bursar("usage").stdout
 

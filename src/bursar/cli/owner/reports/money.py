@@ -4,17 +4,22 @@ Owns what the commands take and show.
 """
 
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from bursar.cli import output
+from bursar.cli import charts, output
 from bursar.cli.owner.shapes import shape, shapes, usd
 from bursar.cli.places.owner import Owner
 
+if TYPE_CHECKING:
+    from bursar.sdk.resources.billing import Bill
+
 _COLUMNS: Final = ("at", "kind", "amount", "key_id", "model", "note")
 _LIMIT_COLUMNS: Final = ("name", "limit", "used", "left", "resets_at")
+_PRODUCT_COLUMNS: Final = ("product", "events", "quantities", "cost", "bar")
 _MANY: Final = 10_000
+_PAGE: Final = 1_000
 
 
 def status(owner: Owner) -> None:
@@ -57,24 +62,50 @@ def balance(owner: Owner) -> None:
 
 def billing(
     owner: Owner,
+    month: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM", help="Which month; absent: the present one.")
+    ] = None,
     count: Annotated[
         int, typer.Option(min=1, max=_MANY, help="How many movements, newest first.")
     ] = 20,
 ) -> None:
-    """Show the balance and what moved it: credit, corrections and the cost of each request.
+    """Show what a month has cost by product, the balance, and what moved it.
+
+    Movements are credit, corrections and the cost of each request, of whatever month.
 
     \b
     bursar billing
+    bursar billing --month 2026-10 --json | jq -r .month.total_cost
     bursar billing --count 1000 --json | jq '.transactions[] | select(.kind != "usage")'
     """
     found = owner.client.billing
+    bill = found.month(month)
     left = found.balance().balance
-    rows = shapes(islice(found.transactions(page_size=min(count, 100)), count))
+    rows = shapes(islice(found.transactions(page_size=min(count, _PAGE)), count))
     if owner.out.is_json:
-        owner.out.show({"balance": usd(left), "transactions": rows})
+        owner.out.show({"balance": usd(left), "month": shape(bill), "transactions": rows})
         return
+    _show_products(owner, bill)
     owner.out.show_list("transactions", rows, columns=_COLUMNS, empty="Nothing has moved yet.")
-    output.say(f"{usd(left)} USD are left.")
+    output.say(
+        f"{bill.first_day} to {bill.last_day}: {usd(bill.total_cost)} USD, plan {bill.plan_name}; "
+        f"the invoice comes on {bill.next_invoice_on}. {usd(left)} USD are left."
+    )
+
+
+def _show_products(owner: Owner, bill: "Bill") -> None:
+    drawn = charts.bars([each.cost for each in bill.products])
+    rows = [
+        {
+            "product": each.product,
+            "events": each.events,
+            "quantities": dict(each.quantities),
+            "cost": usd(each.cost),
+            "bar": bar,
+        }
+        for each, bar in zip(bill.products, drawn, strict=True)
+    ]
+    owner.out.show_list("products", rows, columns=_PRODUCT_COLUMNS, empty="Nothing was used.")
 
 
 def _place(owner: Owner) -> dict[str, Any]:
