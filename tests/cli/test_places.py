@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from bursar.cli.places import choice, profiles
 from bursar.cli.places.choice import Given
 from tests.cli.conftest import SOURCE, Bursar
 from tests.live import Installation
+from tests.tidy.sources import called_name, repository
 
 HERE = Path("data")
 
@@ -147,6 +149,21 @@ def test_the_id_of_a_request_is_said_where_a_server_has_one(
     assert "(req_" in bursar("keys", "show", 99).stderr
     here = bursar("--data-dir", owner.data_dir, "keys", "show", 99, "--json")
     assert "request_id" not in json.loads(here.stderr)["error"]
+
+
+def test_nothing_that_listens_is_put_together_without_proof() -> None:
+    callers, users = set(), set()
+    for source in repository():
+        if not source.is_under("src"):
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and called_name(node) == "make_plane":
+                if any(each.arg == "caller" for each in node.keywords):
+                    callers.add(source.path)
+        if "at_hand" in source.text and "import at_hand" in source.text:
+            users.add(source.path)
+    assert callers == {"src/bursar/bootstrap/at_hand.py"}
+    assert users == {"src/bursar/cli/places/host.py"}
 
 
 def test_any_account_of_the_host_can_be_named(installed: dict[str, Any], bursar: Bursar) -> None:
