@@ -59,7 +59,8 @@ async def test_what_is_reported_is_charged_and_seen_everywhere(
     statement = (await api.get("/v1/account/transactions"))["transactions"]
     assert {each["amount"] for each in statement} == {"100.00", "-0.03", "-0.000003"}
     own = await api.get("/v1/key", caller=INFERENCE)
-    assert own["used"] == "0.03"
+    limits = {each["name"]: each["used"] for each in own["limits"]}
+    assert limits[f"key:{KEY}/cost/lifetime"] == "0.03"
     assert await differences(database) == []
 
 
