@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from bursar.adapters import outbound
 from bursar.adapters.outbound import NotReached, Outbound, is_allowed, split
+from tests.authority import DAY, NOW, Authority
 
 LOCAL = (
     *("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"),
@@ -165,6 +168,33 @@ async def test_an_answer_has_a_bound(server: Answering) -> None:
         reach = Outbound(is_internal=True, total_s=1.0)
         with pytest.raises(NotReached):
             await reach.fetch("GET", f"http://127.0.0.1:{server.port}/")
+
+
+async def test_the_certificate_is_the_names_and_not_the_addresss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority()
+    tls = authority.serve(tmp_path, host="login.acme.example", until=NOW + DAY)
+    (tmp_path / "authority.pem").write_bytes(authority.pem)
+    resolve, _ = naming("127.0.0.1")
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"content-length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        stranger = Outbound(is_internal=True, resolve=resolve)
+        with pytest.raises(NotReached):
+            await stranger.fetch("GET", f"https://login.acme.example:{port}/")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        trusting = Outbound(is_internal=True, resolve=resolve)
+        found = await trusting.fetch("GET", f"https://login.acme.example:{port}/")
+        assert found.body == b"{}"
+        for other in ("other.acme.example", "127.0.0.1"):
+            with pytest.raises(NotReached):
+                await trusting.fetch("GET", f"https://{other}:{port}/")
 
 
 async def test_variables_of_the_environment_send_nothing_elsewhere(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pyotp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
@@ -200,6 +201,22 @@ async def test_a_new_passkey_takes_what_proves_somebody_once_more(house: House, 
     answer = ann.device.use(await challenge(house))
     made = await register(house, ann.token, Device(URL), passkey=answer)
     assert made["recovery_codes"] is None
+
+
+async def test_whoever_has_a_passkey_adds_an_app_with_it(house: House, ann: Ann) -> None:
+    path = "/v1/auth/second-factor"
+    refused = await house.call("POST", path, AGAIN, token=ann.token)
+    assert code_of(refused) == (401, "second_factor_required")
+    body = AGAIN | {"passkey": ann.device.use(await challenge(house))}
+    made = await house.call("POST", path, body, token=ann.token)
+    assert made.status_code == 201
+    # Not confirmed yet, its codes count for nothing.
+    code = pyotp.TOTP(made.json()["secret"]).at(house.database.clock_ms() // 1_000)
+    assert code_of(await house.try_in(EMAIL, code=code)) == (401, "invalid_code")
+    done = await house.call("POST", f"{path}/confirm", {"code": code}, token=ann.token)
+    assert done.status_code == 200
+    refused = await house.try_in(EMAIL)
+    assert refused.json()["error"]["second_factors"] == ["code", "passkey"]
 
 
 async def test_a_forged_passkey_is_not_kept(house: House) -> None:

@@ -6,7 +6,7 @@ rules; `service.people` does.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -16,7 +16,7 @@ from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, reply
 from bursar.edge.fields import Moment, format_moment, parse_path_id
 from bursar.service.access import UserPrincipal
-from bursar.service.people import passwords, second_factors, sessions, sign_in, throttles
+from bursar.service.people import passwords, proofs, second_factors, sessions, sign_in, throttles
 from bursar.service.people.second_factors import SIGNED_IN
 from bursar.service.people.sign_in import Attempt
 from bursar.store.database import WriteTx
@@ -32,9 +32,11 @@ class PasswordFields(Model):
 
 
 class EnrolmentFields(Model):
-    """Your password."""
+    """Your password, and if you have a passkey, its answer, or a recovery code as `code`."""
 
     password: str
+    code: str | None = None
+    passkey: dict[str, Any] | None = None
 
 
 class CodeFields(Model):
@@ -122,9 +124,22 @@ async def begin_second_factor(call: Call[UserPrincipal]) -> Response:
     """Begin with a second factor; it is asked for once a code is confirmed."""
     given = check(EnrolmentFields, call.document)
 
-    async def work(tx: WriteTx) -> EnrolmentShape:
+    people, user_id = call.plane.people, _user_id(call)
+
+    async def work(tx: WriteTx) -> EnrolmentShape | BursarError:
+        if not await second_factors.has_codes(tx, user_id=user_id):
+            refused = await proofs.check_second(
+                tx,
+                people=people,
+                user_id=user_id,
+                code=given.code,
+                passkey=given.passkey,
+                known_place=SIGNED_IN,
+            )
+            if refused is not None:
+                return refused
         made = await second_factors.begin(
-            tx, people=call.plane.people, user_id=_user_id(call), email=call.caller.email
+            tx, people=people, user_id=user_id, email=call.caller.email
         )
         return EnrolmentShape(secret=made.secret, address=made.address)
 

@@ -163,9 +163,15 @@ def _second_factor() -> Call[SecondFactor]:
     return Call("GET", _FACTOR, results.read(SecondFactor))
 
 
-def _begin_second_factor(password: str) -> Call[Enrolment]:
-    """Begin with a second factor: it is asked for once a code is confirmed."""
-    return Call("POST", _FACTOR, results.read(Enrolment), body={"password": password})
+def _begin_second_factor(
+    password: str, *, code: str | None = None, passkey: Mapping[str, object] | None = None
+) -> Call[Enrolment]:
+    """Begin with a second factor: it is asked for once a code is confirmed.
+
+    Whoever has a passkey sends its answer, or a recovery code as `code`.
+    """
+    body = values.some(password=password, code=code, passkey=passkey)
+    return Call("POST", _FACTOR, results.read(Enrolment), body=body)
 
 
 def _confirm_second_factor(code: str) -> Call[RecoveryCodes]:
