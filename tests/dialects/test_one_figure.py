@@ -139,6 +139,11 @@ def check_ours(client: Bursar, key_id: int, spent: int, sold: int) -> None:
     summary = client.usage.summary(group_by="model")
     assert nanos(summary.total.total_cost) == spent
     assert total(group.total_cost for group in summary.groups) == spent
+    bill = client.billing.month()
+    assert nanos(bill.total_cost) == spent
+    costs = {each.product: nanos(each.cost) for each in bill.products}
+    assert costs.pop("hippo") == spent - sold
+    assert list(costs.values()) == [sold]
     table = client.usage.events().to_frame()
     assert nanos(table["cost"].sum()) == spent
 

@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import bursar
 from tests.tidy.sources import ROOT
+
+# Both checkers read everything that the SDK is made of, which takes a while the first time.
+pytestmark = pytest.mark.timeout(180)
 
 PROGRAM = Path(__file__).with_name("typed_program.py")
 SOURCE = Path(bursar.__file__).parents[1]
