@@ -57,6 +57,7 @@ async def rebuild(tx: WriteTx, *, revision: str) -> None:
             f"The backup has revision {revision}, which this version of Bursar does not know.",
         )
     await tx.connection.run_sync(_require_known)
+    await walls.remove(tx)
     await tx.connection.run_sync(metadata.drop_all)
     await tx.driver("DROP TABLE IF EXISTS alembic_version")
     if tx.dialect == POSTGRESQL:

@@ -94,6 +94,17 @@ BEGIN
     END LOOP;
 END $$
 """
+_REMOVE: Final = """
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT policyname, tablename FROM pg_policies WHERE schemaname = current_schema()
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %I', one.policyname, one.tablename);
+    END LOOP;
+END $$
+"""
 
 
 async def ensure(tx: WriteTx) -> None:
@@ -105,6 +116,12 @@ async def ensure(tx: WriteTx) -> None:
         return
     if list(await tx.driver(_OPEN_TABLES)):
         await tx.driver(_BUILD)
+
+
+async def remove(tx: WriteTx) -> None:
+    """Take the wall away with its tables: policies speak of others, which are to be dropped too."""
+    if tx.dialect == POSTGRESQL:
+        await tx.driver(_REMOVE)
 
 
 async def find_gap(database: Database) -> str | None:
