@@ -46,6 +46,7 @@ check: $(INSTALLED_DEV)  ## format, lint, types, import contracts, house rules
 	$(PY) -m ruff format --check --quiet . || { echo "Not formatted: $(PY) -m ruff format"; failed=1; }; \
 	$(PY) -m ruff check . || failed=1; \
 	$(PY) -m mypy || failed=1; \
+	$(PY) -m basedpyright --pythonpath $(PY) || failed=1; \
 	$(VENV)/bin/lint-imports || failed=1; \
 	$(PY) -m pytest -q tests/tidy || failed=1; \
 	exit $$failed
@@ -67,8 +68,10 @@ lock: $(INSTALLED_DEV)  ## compile requirements/*.txt from pyproject.toml (all n
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) --group docs -o requirements/docs.txt
 	$(COMPILE) --group litellm -o requirements/litellm.txt
+	$(COMPILE) --group oidc -o requirements/oidc.txt
 	$(COMPILE) --group venice -o requirements/venice.txt
 	$(COMPILE) --group venice1 -o requirements/venice1.txt
+	$(COMPILE) --group cerevox -o requirements/cerevox.txt
 
 clean:  ## remove what was made; bursar-data stays
 	rm -rf $(VENV) site dist build .coverage .coverage.* htmlcov

@@ -16,11 +16,21 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_overloads
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_overloads,
+    get_type_hints,
+)
+from urllib.parse import unquote
 
 import typer
 from pydantic import BaseModel, SecretStr
@@ -32,7 +42,13 @@ from bursar import Bursar, telemetry
 from bursar.api import registry, routes
 from bursar.api.registry import Route
 from bursar.cli import application
-from bursar.config import ENV_PREFIX, Settings, UpstreamSettings
+from bursar.config import (
+    ENV_PREFIX,
+    GrantSettings,
+    ProviderSettings,
+    Settings,
+    UpstreamSettings,
+)
 from bursar.edge import fields as wire
 from bursar.edge.calls import default_action
 from bursar.gateway.wire.calls import DROPPED
@@ -44,9 +60,13 @@ from bursar.sdk.results import Listing, Result
 from bursar.service.access import ProvisioningPrincipal
 
 DOCS = Path(__file__).parent
+# Something for each kind of argument that is no id and no text, only to learn where it is sent.
+_SAMPLES: Mapping[object, Any] = {UnionType: 1, Union: 1, Sequence: (), Mapping: {}, Literal: ""}
 COMMAND = "python docs/generate.py"
 _BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
+# Settings that the environment has no room for.
+_TABLES = ("upstreams", "sso_providers")
 _CALLERS = {
     "InferencePrincipal": "inference",
     "ProvisioningPrincipal": "provisioning",
@@ -80,15 +100,29 @@ def settings() -> Iterator[str]:
     yield "| setting | environment | default | what it is |"
     yield "|---|---|---|---|"
     for name, field in Settings.model_fields.items():
-        variable = f"`{ENV_PREFIX}{name.upper()}`" if name != "upstreams" else ""
+        variable = "" if name in _TABLES else f"`{ENV_PREFIX}{name.upper()}`"
         yield f"| `{name}` | {variable} | {_default(field)} | {_sentence(field)} |"
 
 
 def upstreams() -> Iterator[str]:
     """Every setting of one upstream."""
+    return _table_of(UpstreamSettings)
+
+
+def providers() -> Iterator[str]:
+    """Every setting of one sign-in service."""
+    return _table_of(ProviderSettings)
+
+
+def grants() -> Iterator[str]:
+    """Every setting of what a group of a sign-in service means."""
+    return _table_of(GrantSettings)
+
+
+def _table_of(model: type[BaseModel]) -> Iterator[str]:
     yield "| setting | default | what it is |"
     yield "|---|---|---|"
-    for name, field in UpstreamSettings.model_fields.items():
+    for name, field in model.model_fields.items():
         yield f"| `{name}` | {_default(field)} | {_sentence(field)} |"
 
 
@@ -345,25 +379,40 @@ def sdk_calls() -> Iterator[str]:
             yield ""
             yield " ".join(words.split())
             yield ""
-            yield f"Answers with {answers}."
+            yield f"Answers with {answers}: {_sdk_route(getattr(resource, name))}."
             yield ""
 
 
 def sdk_results() -> Iterator[str]:
     """Every result of the SDK, field by field."""
     for kind in _result_kinds():
-        yield f"### {kind.__name__}"
-        yield ""
-        yield " ".join((kind.__doc__ or "").split())
-        yield ""
-        yield "| field | type |"
-        yield "|---|---|"
+        yield from _sdk_heading(kind)
         for name, field in kind.model_fields.items():
             yield f"| `{name}` | {_python(field.annotation, _result_link, either=' or ')} |"
         for name, value in vars(kind).items():
             if isinstance(value, property):
                 yield f"| `{name}` | str: {(value.__doc__ or '').rstrip('.').lower()} |"
         yield ""
+
+
+def sdk_inputs() -> Iterator[str]:
+    """Every dictionary that a method of the SDK takes, key by key."""
+    for kind in _sdk_kinds():
+        if is_typeddict(kind):
+            yield from _sdk_heading(kind)
+            for name, each in get_type_hints(kind).items():
+                end = "" if name in kind.__required_keys__ else "; may be absent"
+                yield f"| `{name}` | {_python(each, _result_link, either=' or ')}{end} |"
+            yield ""
+
+
+def _sdk_heading(kind: type) -> Iterator[str]:
+    yield f"### {kind.__name__}"
+    yield ""
+    yield " ".join((kind.__doc__ or "").split())
+    yield ""
+    yield "| field | type |"
+    yield "|---|---|"
 
 
 def sdk_errors() -> Iterator[str]:
@@ -393,7 +442,7 @@ def _sdk_methods(resource: Any) -> Iterator[tuple[str, inspect.Signature, str, s
                 kind = get_args(kind)[0]
                 answers = f"pages of {_python(kind, _result_link)}"
             else:
-                answers = "nothing" if kind is None else _python(kind, _result_link)
+                answers = "nothing" if kind in (None, NoneType) else _python(kind, _result_link)
             if get_origin(kind) is Listing:
                 answers = f"a list of {_python(get_args(kind)[0], _result_link)}"
             yield name, signature, found.__doc__ or "", answers
@@ -404,6 +453,22 @@ def _sdk_methods(resource: Any) -> Iterator[tuple[str, inspect.Signature, str, s
             own = [each for name, each in variants[0].parameters.items() if name != "self"]
             signature = inspect.Signature(own)
             yield name, signature, call.__doc__ or "", " or ".join(kinds)
+
+
+def _sdk_route(method: Any) -> str:
+    """The method and path of the HTTP API that a method of the SDK calls."""
+    if not isinstance(method, Method | PagedMethod):
+        return "`POST /v1/chat/completions`"
+    hints = get_type_hints(method._describe)
+    needed = {
+        name: f"{{{name}}}"
+        if hints[name] in (int, str, bool)
+        else _SAMPLES[get_origin(hints[name])]
+        for name, each in inspect.signature(method).parameters.items()
+        if each.default is each.empty
+    }
+    call = method._describe(**needed)
+    return f"`{call.method} {unquote(call.path)}`"
 
 
 def _sdk_signature(name: str, signature: inspect.Signature) -> Iterator[str]:
@@ -451,11 +516,17 @@ def _result_link(kind: type) -> str:
 
 def _result_kinds() -> Iterator[type[Result]]:
     """Every kind of result, in the order in which the files of resources have them."""
-    for module in pkgutil.iter_modules(resources.__path__):
-        found = import_module(f"{resources.__name__}.{module.name}")
+    for kind in _sdk_kinds():
+        if issubclass(kind, Result):
+            yield kind
+
+
+def _sdk_kinds() -> Iterator[Any]:
+    """Every class that a file of resources has."""
+    for module in pkgutil.walk_packages(resources.__path__, f"{resources.__name__}."):
+        found = import_module(module.name)
         for kind in vars(found).values():
-            is_result = isinstance(kind, type) and issubclass(kind, Result)
-            if is_result and kind.__module__ == found.__name__:
+            if isinstance(kind, type) and kind.__module__ == found.__name__:
                 yield kind
 
 
@@ -464,6 +535,8 @@ def _result_kinds() -> Iterator[type[Result]]:
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "settings": settings,
     "upstreams": upstreams,
+    "sso-providers": providers,
+    "sso-roles": grants,
     "counters": counters,
     "gauges": gauges,
     "routes": route_table,
@@ -473,6 +546,7 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "commands": commands,
     "sdk-calls": sdk_calls,
     "sdk-results": sdk_results,
+    "sdk-inputs": sdk_inputs,
     "sdk-errors": sdk_errors,
 }
 

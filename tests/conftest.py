@@ -6,11 +6,12 @@ Owns only fixtures that more than one folder uses; the order and its seed are py
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
+from tests import canaries
 from tests.databases import (  # noqa: F401 - fixtures
     clock,
     database,
@@ -25,6 +26,7 @@ from tests.network import stay_on_this_machine
 from tests.postgres import PostgresServer
 
 stay_on_this_machine()
+canaries.watch_answers()
 
 # Whoever runs the tests may have an installation of their own to point to: the tests have not.
 for _name in [name for name in os.environ if name.startswith("BURSAR_")]:
@@ -36,11 +38,22 @@ settings.register_profile("bursar", deadline=None, print_blob=True)
 settings.load_profile("bursar")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No test leaves a secret in what it writes."""
+    report = yield
+    if report.when == "call":
+        canaries.check_report(report)
+    return report
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """One PostgreSQL for this test process, gone with it."""
+    """One PostgreSQL for this test process, gone with it, and with no secret left in it."""
     with PostgresServer() as server:
         yield server
+        server.stop()
+        canaries.search(canaries.postgres_files(server.data_folder))
 
 
 @pytest.fixture(scope="session")

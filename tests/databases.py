@@ -16,6 +16,7 @@ import pytest
 
 from bursar.store import migrations
 from bursar.store.database import Database, sqlite_url
+from tests import canaries
 from tests.postgres import PostgresServer
 
 # 21 November 2026, 12:34:56.789 UTC: a Saturday, in no window's first second.
@@ -58,11 +59,12 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sqlite_database_url(migrated_sqlite: Path, tmp_path: Path) -> str:
-    """The URL of a migrated SQLite file of this test's own."""
+def sqlite_database_url(migrated_sqlite: Path, tmp_path: Path) -> Iterator[str]:
+    """The URL of a migrated SQLite file of this test's own, in which no secret may be left."""
     path = tmp_path / "bursar.db"
     shutil.copyfile(migrated_sqlite, path)
-    return sqlite_url(path)
+    yield sqlite_url(path)
+    canaries.search(canaries.sqlite_files(path))
 
 
 @pytest.fixture

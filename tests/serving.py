@@ -22,7 +22,6 @@ from bursar import bootstrap
 from bursar.config import Settings
 from bursar.core.money import parse_usd
 from bursar.core.prices import Price, cost_nanos
-from bursar.gateway.app import uvicorn_options
 from bursar.gateway.server import Patience
 from bursar.service import accounts, keys
 from bursar.store import prices
@@ -175,7 +174,7 @@ async def _furnish(
 @asynccontextmanager
 async def _listening(server: bootstrap.Server, patience: Patience | None) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    options = uvicorn_options(server.app, patience=patience)
+    options = server.options(patience=patience)
     http = bootstrap.HttpServer(uvicorn.Config(**options, timeout_graceful_shutdown=5))
     task = asyncio.create_task(http.serve(sockets=[listener]))
     # The listener is bound already: a connection waits until it is accepted.

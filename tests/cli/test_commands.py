@@ -179,6 +179,7 @@ def test_verify_prints_each_difference_and_fails(bursar: Bursar) -> None:
             "subject": "wallet/cost/lifetime used",
             "expected": 0,
             "found": 7,
+            "words": "",
         }
     ]
 

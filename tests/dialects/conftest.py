@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests import environments
 from tests.copies import (  # noqa: F401 - fixtures
     copied_database_url,
     kind,
@@ -20,8 +18,8 @@ from tests.copies import (  # noqa: F401 - fixtures
     on_sqlite,
     upstream,
 )
-from tests.dialects import venice_clients
-from tests.dialects.venice_clients import Client
+from tests.dialects import cerevox_clients, clients, venice_clients
+from tests.dialects.clients import Client
 from tests.live import Installation
 from tests.loads import WHOLE
 from tests.serving import MODEL, serving
@@ -87,19 +85,15 @@ def installed_server(made: Installation) -> LiveServer:  # noqa: F811
 
 @pytest.fixture(scope="session")
 def venice_processes(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
-    """Venice's own clients, each started when it is first asked for."""
-    cache = environments.find_cache() or Path(request.config.cache.mkdir("clients"))
-    with ExitStack() as started:
-        found: dict[str, Client] = {}
+    """Venice's own clients."""
+    with clients.starting(request, venice_clients.running) as start:
+        yield start
 
-        def start(name: str) -> Client:
-            if name not in found:
-                try:
-                    found[name] = started.enter_context(venice_clients.running(cache, name))
-                except environments.EnvironmentUnavailable as reason:
-                    pytest.skip(str(reason))
-            return found[name]
 
+@pytest.fixture(scope="session")
+def cerevox_processes(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Client]]:
+    """Cerevox's own clients."""
+    with clients.starting(request, cerevox_clients.running) as start:
         yield start
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.dialects.clients import BUILD_S, Client, Raised
 from tests.dialects.conftest import LiveServer
-from tests.dialects.venice_clients import BUILD_S, OLD, Client, Raised
+from tests.dialects.venice_clients import OLD
 
 pytestmark = [
     # The first test of a run may have to wait for the client's installation.

@@ -11,10 +11,10 @@ import pytest
 
 from bursar.store.database import Database
 from tests.databases import Clock
-from tests.dialects import venice_stage
-from tests.dialects.venice_clients import BUILD_S, Client
+from tests.dialects import stages, venice_stage
+from tests.dialects.clients import BUILD_S, Client
+from tests.dialects.stages import Answer, Sent
 from tests.dialects.venice_golden import CLIENTS, answer, outcome, readable, recorded
-from tests.dialects.venice_stage import Answer, Sent
 
 
 @pytest.mark.parametrize("name", CLIENTS)
@@ -42,7 +42,7 @@ async def test_the_client_sends_what_is_recorded_and_understands_the_answer(
         text = content if isinstance(content, str) else json.dumps(content)
         return response["status"], response["headers"], text.encode()
 
-    with venice_stage.stage(play) as url:
+    with stages.stage(play) as url:
         client = venice_processes(name).at(url, "a-key")
         for now["pair"] in pairs:
             call = now["pair"]["call"]

@@ -1,23 +1,14 @@
-"""Venice's own clients, each in a process and an environment of its own, one call at a time.
-
-Owns the processes. What the calls are is `venice/driver.py`'s business.
-"""
+"""Venice's own clients: which there are, and where each is installed."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-from tests import environments
+from tests.dialects import clients
+from tests.dialects.clients import Client
 
 DRIVER = Path(__file__).parent / "venice" / "driver.py"
-BUILD_S = 240
 # Which environment each client is in: two of them are packages of one name.
 SDK = "venice-sdk"
 PY = ("venice-py", "venice-py-sync")
@@ -25,69 +16,6 @@ OLD = ("venice-ai", "venice-ai-async")
 LOCKS = {SDK: "venice", **dict.fromkeys(PY, "venice"), **dict.fromkeys(OLD, "venice1")}
 
 
-class Raised(Exception):
-    """The client raised: `kinds` are its exception's classes, from the one that was raised."""
-
-    def __init__(self, said: dict[str, Any]) -> None:
-        super().__init__(f"{said['kinds'][0]}: {said['message']}")
-        self.kinds: list[str] = said["kinds"]
-        self.message: str = said["message"]
-        self.status: int | None = said["status"]
-        self.code: str | None = said["code"]
-        self.retry_after: int | None = said["retry_after"]
-        self.cause: str | None = said["cause"]
-
-
-@dataclass
-class Client:
-    """One client; `with_key` and `at` say for whom and where it calls."""
-
-    process: subprocess.Popen[str]
-    name: str
-    url: str = ""
-    key: str = ""
-
-    def at(self, url: str, key: str) -> Client:
-        """The same client for another server or key."""
-        return Client(self.process, self.name, url, key)
-
-    async def __call__(self, name: str, /, *, retries: int = 1, **arguments: Any) -> Any:
-        """What the client's method returns, as JSON has it; raises Raised for what it raises."""
-        call = {"base_url": self.url, "key": self.key, "name": name, "retries": retries}
-        said = await asyncio.to_thread(self._ask, {**call, "arguments": arguments})
-        if "raised" in said:
-            raise Raised(said["raised"])
-        return said["returned"]
-
-    def _ask(self, call: dict[str, Any]) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(call) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, f"{self.name} has ended"
-        return json.loads(line)
-
-
-@contextmanager
-def running(cache: Path, name: str) -> Iterator[Client]:
+def running(cache: Path, name: str) -> AbstractContextManager[Client]:
     """Run a client until the block ends; raises EnvironmentUnavailable."""
-    environment = environments.make(cache, LOCKS[name], most_s=BUILD_S)
-    process = subprocess.Popen(
-        [environment / "bin" / "python", str(DRIVER), name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=cache,
-        # Nothing of this machine: neither keys nor a proxy.
-        env={"PATH": "/usr/bin:/bin", "NO_PROXY": "*", "HOME": str(cache)},
-    )
-    try:
-        yield Client(process, name)
-    finally:
-        process.terminate()
-        process.wait(20)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
+    return clients.running(cache, driver=DRIVER, name=name, lock=LOCKS[name])

@@ -18,9 +18,10 @@ from typing import Any
 
 from bursar.store.database import Database, sqlite_url
 from tests.databases import Clock, migrate
-from tests.dialects import venice_clients, venice_stage
-from tests.dialects.venice_clients import Client, Raised
-from tests.dialects.venice_stage import Answer, Sent, Spoken
+from tests.dialects import stages, venice_clients, venice_stage
+from tests.dialects.clients import Client, Raised
+from tests.dialects.stages import Answer, Sent
+from tests.dialects.venice_stage import Spoken
 
 GOLDEN = Path(__file__).parent / "venice" / "golden"
 CLIENTS = ("venice-sdk", "venice-py", "venice-ai")
@@ -134,8 +135,8 @@ async def record(name: str, cache: Path, folder: Path) -> None:
             pairs.append({"request": {**asdict(sent), "authorization": ""}, "response": response})
             return status, headers, body
 
-        play = venice_stage.in_loop(asyncio.get_running_loop(), ask)
-        with venice_stage.stage(play) as at, venice_clients.running(cache, name) as started:
+        play = stages.in_loop(asyncio.get_running_loop(), ask)
+        with stages.stage(play) as at, venice_clients.running(cache, name) as started:
             client = started.at(at, spoken.installation.provisioning_key)
             for call, arguments in SCRIPTS[name]:
                 returned = await outcome(client, call, arguments)

@@ -1,4 +1,4 @@
-"""The Venice dialect in process over a settled past, and a stage on which its clients can play.
+"""The Venice dialect in process over a settled past.
 
 Owns the installation that golden pairs are recorded with: a clock that stands still, secrets that
 repeat, three calls that were made and charged, and one refusal by a limit.
@@ -6,13 +6,9 @@ repeat, three calls that were made and charged, and one refusal by a limit.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -145,78 +141,3 @@ async def _live_through(database: Database) -> None:
                 )
             ],
         )
-
-
-# ── The stage ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What a client sent, as far as it means something."""
-
-    method: str
-    path: str
-    accept: str
-    content_type: str | None
-    authorization: str
-    body: Any
-
-
-Answer = tuple[int, dict[str, str], bytes]
-
-
-@contextmanager
-def stage(play: Callable[[Sent], Answer]) -> Iterator[str]:
-    """Serve HTTP on a socket, each request answered by `play`; the URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_any(self) -> None:
-            length = int(self.headers.get("content-length", "0"))
-            body = self.rfile.read(length)
-            sent = Sent(
-                method=self.command,
-                path=self.path,
-                accept=self.headers.get("accept", ""),
-                content_type=self.headers.get("content-type"),
-                authorization=self.headers.get("authorization", ""),
-                body=json.loads(body) if body else None,
-            )
-            status, headers, answer = play(sent)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the library's names
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def in_loop(
-    loop: asyncio.AbstractEventLoop, ask: Callable[[Sent], Awaitable[Answer]]
-) -> Callable[[Sent], Answer]:
-    """A play that is acted on the loop."""
-
-    async def act(sent: Sent) -> Answer:
-        return await ask(sent)
-
-    def play(sent: Sent) -> Answer:
-        return asyncio.run_coroutine_threadsafe(act(sent), loop).result(30)
-
-    return play

@@ -50,8 +50,9 @@ def test_a_key_revoked_by_the_api_under_load_is_refused_on_the_very_next_request
         (("keys", "update", "KEY", "--disable"), 401, "invalid_api_key"),
         (("keys", "update", "KEY", "--limit", "0"), 402, "insufficient_quota"),
         (("accounts", "suspend", "1"), 403, "account_suspended"),
+        (("accounts", "cancel", "1", "--yes"), 403, "account_suspended"),
     ],
-    ids=["delete", "disable", "limit", "suspend"],
+    ids=["delete", "disable", "limit", "suspend", "cancel"],
 )
 def test_a_key_revoked_by_a_command_beside_the_server_is_refused_within_a_second(
     made: Installation,

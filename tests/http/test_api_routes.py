@@ -46,6 +46,11 @@ SIGN_IN = {
     "/v1/auth/password-reset",
     "/v1/auth/password-reset/confirm",
     "/v1/auth/invitations/accept",
+    "/v1/auth/passkeys/challenge",
+    "/v1/auth/passkeys/login",
+    "/v1/auth/sso",
+    "/v1/auth/sso/start",
+    "/v1/auth/sso/finish",
 }
 
 

@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bursar.gateway.caller import Caller
+from bursar.gateway.names import Names
 from bursar.gateway.outbox import Outbox
 from bursar.gateway.server import Patience, Protocol
 
@@ -88,6 +89,7 @@ async def connect(during: Callable[[Protocol], None], wire: Wire | None = None) 
         patience=Patience(parting_s=0.01),
         targets={b"/call": serve},
         outbox=Outbox(),
+        names=Names(),
     )
     protocol.connection_made(wire)
     protocol.data_received(POST)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 from argon2 import PasswordHasher
 
 from bursar.adapters.mail import Letter
+from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.adapters.vault import Vault
 from bursar.api import app
 from bursar.core.people import emails
 from bursar.edge.calls import make_plane
 from bursar.service.people.ports import People
+from bursar.service.sso.ports import Provider
 from bursar.store.database import Database
 from bursar.store.tenants import users
 from tests.installations import Api, Randomness
@@ -44,6 +46,12 @@ class House:
     @property
     def database(self) -> Database:
         return self.api.database
+
+    def trust(self, *providers: Provider) -> None:
+        """Serve from now on with these sign-in services."""
+        self.people = replace(self.people, providers={each.name: each for each in providers})
+        served = _application(self.database, self.people)
+        self.api = replace(self.api, app=served)
 
     async def add(
         self, email: str, role: str = "member", *, account_id: int = 1, password: str = PASSWORD
@@ -109,16 +117,27 @@ async def open_house(api: Api, *, secret: bytes = VAULT_SECRET) -> AsyncIterator
         return True
 
     pool = PasswordPool(hasher=QUICK)
-    people = People(vault=Vault(secret), passwords=pool, post=post, url=URL, common=list_common())
+    people = People(
+        vault=Vault(secret),
+        passwords=pool,
+        post=post,
+        url=URL,
+        common=list_common(),
+        party=RelyingParty(id="bursar.example.test", name="Bursar", origins=(URL,)),
+    )
+    served = _application(api.database, people)
+    transport = httpx2.ASGITransport(app=served, client=("192.0.2.1", 5))
+    async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
+        yield House(Api(served, client, api.database, api.installation), people, letters)
+    pool.close()
+
+
+def _application(database: Database, people: People) -> Any:
     plane = make_plane(
-        api.database,
+        database,
         why_not_ready=lambda: None,
         metrics=lambda: b"",
         random_bytes=Randomness(),
         people=people,
     )
-    served = app.create(plane, version="0")
-    transport = httpx2.ASGITransport(app=served, client=("192.0.2.1", 5))
-    async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
-        yield House(Api(served, client, api.database, api.installation), people, letters)
-    pool.close()
+    return app.create(plane, version="0")

@@ -201,7 +201,7 @@ async def test_another_accounts_user_answers_as_an_unknown_one(house: House) -> 
 
 
 @pytest.mark.parametrize(
-    "field", ["email", "id", "password_hash", "account_id", "created_at", "disabled_ms", "name"]
+    "field", ["email", "id", "password_hash", "account_id", "created_at", "disabled_ms"]
 )
 async def test_a_user_is_changed_in_no_other_field(house: House, field: str) -> None:
     user_id = await house.add("ann@example.test", "viewer")

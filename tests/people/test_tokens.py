@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,6 +14,7 @@ import pytest
 from bursar.adapters import tokens
 from bursar.adapters.tokens import KeyPair
 from bursar.adapters.vault import Vault
+from bursar.jobs import retention
 from bursar.service.people import tokens as service
 from bursar.service.people.tokens import Bearer
 from bursar.store.database import Database
@@ -225,6 +227,33 @@ async def test_a_new_signing_key_refuses_nothing_that_the_old_one_signed(
             assert await bearer_of(database, text) == BEARER
         clock.advance(600_000)
     assert len(seen) == 2
+
+
+async def test_workers_that_change_the_signing_key_at_once_refuse_nothing_of_each_other(
+    database: Database, clock: Clock
+) -> None:
+    async def sign_as(worker: int) -> str:
+        random_bytes = Randomness()
+        random_bytes.calls = 10_000 * worker
+        async with database.write() as tx:
+            made = await service.issue(tx, bearer=BEARER, vault=VAULT, random_bytes=random_bytes)
+        return made.text
+
+    before = await sign_as(1)
+    clock.advance(service.SIGNING_MS - 1)
+    last = await sign_as(1)
+    clock.advance(1)
+    found = await asyncio.gather(*(sign_as(worker) for worker in range(2, 6)))
+    for text in (last, *found):
+        assert await bearer_of(database, text) == BEARER
+    assert tokens.find_key_id(last.encode()) == tokens.find_key_id(before.encode())
+    assert tokens.find_key_id(last.encode()) not in {
+        tokens.find_key_id(text.encode()) for text in found
+    }
+    # The last token of the old key counts as long as any, however often it is tidied up.
+    clock.advance(service.LIFETIME_MS - 2_000)
+    await retention.tidy(database, limit_log_days=30)
+    assert await bearer_of(database, last) == BEARER
 
 
 async def test_another_installations_secret_gets_a_signing_key_of_its_own(

@@ -40,7 +40,8 @@ def found(
     **environment: str,
 ) -> tuple[str, str | None]:
     """What a client would use."""
-    return find(api_key=api_key, base_url=base_url, profile=profile, environment=environment)
+    place = find(api_key=api_key, base_url=base_url, profile=profile, environment=environment)
+    return place.base_url, place.api_key
 
 
 def test_without_anything_it_is_this_machine_and_no_key() -> None:

@@ -13,6 +13,8 @@ from tests.loads import WHOLE
 HELLO = [{"role": "user", "content": "hello"}]
 
 
+# A server of its own starts, which takes seconds alone and more beside everything else.
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_session_from_the_environment(
     made: Installation, monkeypatch: pytest.MonkeyPatch

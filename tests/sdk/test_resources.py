@@ -16,6 +16,7 @@ from bursar import (
     NotFound,
     Unauthenticated,
 )
+from bursar.sdk.resources.api_keys import NewKey
 from tests.sdk.faces import Face
 from tests.serving import MODEL, House
 
@@ -109,7 +110,7 @@ async def test_a_key_lives_from_creation_to_deletion(
 async def test_keys_are_found_rotated_and_made_in_bulk(
     face: Face, client: Bursar, house: House
 ) -> None:
-    wanted = [{"name": f"bulk {n}", "credit_limit": "1.50"} for n in range(3)]
+    wanted: list[NewKey] = [{"name": f"bulk {n}", "credit_limit": "1.50"} for n in range(3)]
     several = await face.do(client.api_keys.create_many, wanted)
     assert [key.name for key in several] == ["bulk 0", "bulk 1", "bulk 2"]
     assert len({key.key for key in several}) == 3

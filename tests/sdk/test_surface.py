@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
+from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any
 
 import pytest
@@ -15,6 +20,8 @@ import pytest
 import bursar
 from bursar import AsyncBursar, Bursar
 from bursar.sdk import errors
+from bursar.sdk import resources as nouns
+from bursar.sdk.calls import Page
 from bursar.sdk.client import Lazy
 from bursar.sdk.faces import (
     AsyncMethod,
@@ -24,6 +31,8 @@ from bursar.sdk.faces import (
     PagedMethod,
     Resource,
 )
+from bursar.sdk.frames import Listing
+from bursar.sdk.results import Result
 
 SOURCE = Path(bursar.__file__).parents[1]
 PUBLIC = """
@@ -117,8 +126,13 @@ PAIRS = list(zip(resources(SYNC), resources(ASYNC), strict=True))
 
 
 def test_there_are_as_many_resources_as_files() -> None:
-    files = {path.stem for path in (SOURCE / "bursar/sdk/resources").glob("[a-z]*.py")}
-    assert {name.partition(".")[0] for (name, _), _ in PAIRS} == files
+    folder = SOURCE / "bursar/sdk/resources"
+    files = {path.stem for path in folder.rglob("[a-z]*.py")}
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    named = {name.rpartition(".")[2] for (name, _), _ in PAIRS}
+    # What several resources answer with has a file as well.
+    assert files - {"sign_ins"} <= named
+    assert named <= files | packages
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda pair: pair[0])
@@ -143,8 +157,9 @@ def test_chat_has_the_same_parameters_on_both_faces() -> None:
 
 
 def test_both_clients_take_the_same_arguments() -> None:
-    one, other = (inspect.signature(kind).parameters for kind in (Bursar, AsyncBursar))
-    assert list(one) == list(other)
+    for make in (lambda kind: kind, lambda kind: kind.log_in):
+        one, other = (inspect.signature(make(kind)).parameters for kind in (Bursar, AsyncBursar))
+        assert list(one) == list(other)
     public = {name for name in dir(Bursar) if not name.startswith("_")}
     assert public == {name for name in dir(AsyncBursar) if not name.startswith("_")}
 
@@ -159,3 +174,70 @@ def test_every_method_is_described_and_typed(resource: tuple[str, Any]) -> None:
             assert parameter.annotation is not inspect.Parameter.empty, (name, parameter)
         assert signature.return_annotation is not inspect.Signature.empty
         assert repr(method) == f"<method {type(resource[1]).__name__}.{method.__name__}>"
+
+
+# ── What is typed and documented ────────────────────────────────────────────────────────────────
+
+
+def classes() -> Iterator[type]:
+    """Every class that a resource's file has: results, what calls take, and the faces."""
+    for found in pkgutil.walk_packages(nouns.__path__, f"{nouns.__name__}."):
+        for kind in vars(import_module(found.name)).values():
+            if inspect.isclass(kind) and kind.__module__ == found.name:
+                yield kind
+
+
+CLASSES = list(classes())
+RESULTS = [kind for kind in CLASSES if issubclass(kind, Result)]
+
+
+def parts(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of."""
+    yield annotation
+    for inner in typing.get_args(annotation):
+        yield from parts(inner)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_class_says_what_it_is(kind: type) -> None:
+    assert (kind.__doc__ or "").strip().endswith((".", "shown this one time."))
+    for name, value in vars(kind).items():
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+            assert value.__doc__, name
+
+
+@pytest.mark.parametrize("kind", RESULTS, ids=lambda kind: kind.__name__)
+def test_every_field_of_a_result_has_a_type_and_money_its_unit(kind: type[Result]) -> None:
+    for name, field in kind.model_fields.items():
+        assert field.annotation is not None, name
+        if Decimal in parts(field.annotation):
+            told = " ".join(each.__doc__ or "" for each in kind.__mro__[:2])
+            assert "USD" in told, f"{kind.__name__}.{name}"
+        assert float not in parts(field.annotation), name
+
+
+@pytest.mark.parametrize("name", bursar.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    if name not in ("UNSET", "__version__"):
+        assert inspect.getdoc(getattr(bursar, name))
+
+
+@pytest.mark.parametrize("kind", [Bursar, AsyncBursar])
+def test_every_public_method_of_a_client_is_typed_and_documented(kind: type) -> None:
+    for name in dir(kind):
+        value = inspect.getattr_static(kind, name)
+        if name.startswith("_") or isinstance(value, Lazy):
+            continue
+        method = getattr(kind, name)
+        assert inspect.getdoc(method), name
+        assert "return" in method.__annotations__, name
+
+
+@pytest.mark.parametrize("resource", [one for one, _ in PAIRS], ids=lambda pair: pair[0])
+def test_every_answer_becomes_a_table(resource: tuple[str, Any]) -> None:
+    for name, method in methods(resource[1]).items():
+        kind = inspect.signature(method).return_annotation
+        either = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        for found in (typing.get_origin(each) or each for each in either if each is not NoneType):
+            assert issubclass(found, Result | Listing | Page), name
+            assert callable(found.to_frame), name

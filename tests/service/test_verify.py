@@ -172,6 +172,7 @@ async def test_everything_is_counted(books: Database, clock: Clock) -> None:
         "usage_hourly": 2,
         "usage_daily": 2,
         "workers": 1,
+        "audit": 8,
     }
 
 

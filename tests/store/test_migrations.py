@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from bursar.core.audit.events import AuditAction, AuditEvent
 from bursar.core.errors import Conflict
-from bursar.store import migrations
+from bursar.store import audit, migrations
 from bursar.store.counters import NAMES
 from bursar.store.database import POSTGRESQL, SQLITE, Database, ReadTx, WriteTx, sqlite_url
 from bursar.store.migrations import partitions
@@ -150,14 +151,15 @@ async def test_database_of_a_newer_program_is_refused(database: Database) -> Non
     assert not await migrations.is_current(database)
 
 
-@pytest.mark.parametrize("table", ["transfers", "usage_events"])
+@pytest.mark.parametrize("table", ["transfers", "usage_events", "audit"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET account_id = 2", "DELETE FROM {}"])
-async def test_transfers_and_usage_rows_are_never_changed_or_deleted(
+async def test_transfers_usage_rows_and_the_audit_log_are_never_changed_or_deleted(
     database: Database, table: str, change: str
 ) -> None:
     async with database.write() as tx:
         await tx.execute(text(TRANSFER))
         await _insert_usage(tx, at_ms=START_MS, event_id="e1")
+        audit.record(tx, AuditEvent(account_id=1, action=AuditAction.KEY_DELETE, target="key:1"))
     with pytest.raises(DBAPIError, match="never changed or deleted"):
         async with database.write() as tx:
             await tx.execute(text(change.format(table)))
@@ -171,6 +173,7 @@ async def test_partitions_and_whole_tables_are_guarded_too(postgres_database_url
         "DELETE FROM usage_events_2026_11",
         "TRUNCATE transfers",
         "TRUNCATE usage_events",
+        "TRUNCATE audit",
     ):
         with pytest.raises(DBAPIError, match="never changed or deleted"):
             async with database.write() as tx:

@@ -20,6 +20,7 @@ from bursar.api.usage import EventShape
 from bursar.config import OTHER_ENV, Settings, UpstreamSettings
 from bursar.core import errors
 from bursar.core.refusals import Reason
+from bursar.dialects.cerevox import routes as cerevox_routes
 from bursar.dialects.venice import routes as venice_routes
 from bursar.gateway.wire import answers
 from bursar.store.tables import usage_events
@@ -34,7 +35,7 @@ PLACES = {"model endpoints": "gateway", "any request": "gateway", "control API":
 # Where, beside the place itself, what it answers may be said.
 _BENEATH = {
     "gateway": ("core", "store", "worker"),
-    "api": ("core", "edge", "service", "store"),
+    "api": ("adapters", "core", "edge", "service", "store"),
 }
 
 # How a code is said, and at which place of the call it stands; the class says the status.
@@ -208,6 +209,11 @@ def test_every_route_of_a_dialect_is_described_with_its_parameters() -> None:
     source = next(s for s in repository() if s.path == "src/bursar/dialects/venice/errors.py")
     for code in re.findall(r'"([A-Z0-9_]{4,})"', source.text):
         assert f"`{code}`" in text, code
+    text = page("reference/cerevox.md")
+    for route in cerevox_routes.ROUTES:
+        line = re.search(rf"^\| `{route.method} /v1{re.escape(route.path)}` \|.*", text, re.M)
+        assert line, route.path
+        assert set(re.findall(r"`\?(\w+)`", line[0])) == set(route.query), route.path
 
 
 def test_every_field_of_a_usage_event_is_described() -> None:

@@ -79,7 +79,8 @@ class PasswordPool:
             return self._verify(None, password)
         except VerificationError:
             return False
-        return password_hash is not None
+        # Somebody without a password has an empty hash: nothing is it.
+        return bool(password_hash)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._waiting >= self._most:

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from bursar.core.errors import Invalid
 from bursar.core.money import format_usd
+from bursar.core.tenants.terms import DEFAULT_CURRENCY, Feature
 from bursar.edge import pages
 from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, carry_out, reply
@@ -26,7 +27,10 @@ _POSITION: Final = re.compile(r"([0-9]{1,18})")
 
 
 class AccountShape(TypedDict):
-    """An account."""
+    """An account; `status` is active, suspended or cancelled.
+
+    Invoices are made out in `currency`; every amount here is in USD all the same.
+    """
 
     id: int
     name: str
@@ -35,6 +39,8 @@ class AccountShape(TypedDict):
     created_at: Moment
     balance: Usd
     plan_id: int
+    currency: str
+    features: dict[str, Feature]
 
 
 class BalanceShape(TypedDict):
@@ -57,14 +63,21 @@ class NewAccount(Model):
     time_zone: str = "UTC"
     credit: UsdTextIn | None = None
     plan_id: IdIn = DEFAULT_PLAN_ID
+    currency: str = DEFAULT_CURRENCY
+    features: dict[str, object] | None = None
 
 
 class AccountFields(Model):
-    """What to change of an account: absent and null leave alone."""
+    """What to change of an account: absent and null leave alone.
+
+    Of `features` those that are named are set, or taken away where the value is null.
+    """
 
     name: str | None = None
     time_zone: str | None = None
     plan_id: IdIn | None = None
+    currency: str | None = None
+    features: dict[str, object] | None = None
 
 
 async def show(call: Call[ProvisioningPrincipal]) -> Response:
@@ -94,6 +107,8 @@ async def create(call: Call[OperatorPrincipal]) -> Response:
             credit_nanos=new.credit or 0,
             actor=call.caller.actor,
             plan_id=new.plan_id,
+            currency=new.currency,
+            features=new.features,
         )
         return shape(account)
 
@@ -124,14 +139,16 @@ async def show_any(call: Call[OperatorPrincipal]) -> Response:
 
 
 async def update(call: Call[OperatorPrincipal]) -> Response:
-    """Rename an account, or give it another plan or time zone."""
+    """Rename an account, or give it another plan, time zone, currency or other features."""
     account_id = parse_path_id(call.path["account_id"])
 
     async def effect(tx: WriteTx) -> Account:
         # Asked for before the fields are read: an unknown account is 404 whatever is to be changed.
         await accounts.get(tx, account_id=account_id)
         fields = check(AccountFields, call.document)
-        change = AccountChange(fields.name, fields.time_zone, fields.plan_id)
+        change = AccountChange(
+            fields.name, fields.time_zone, fields.plan_id, fields.currency, fields.features
+        )
         return await accounts.update(tx, account_id=account_id, change=change)
 
     await call.plane.database.catch_up()
@@ -158,6 +175,16 @@ async def resume(call: Call[OperatorPrincipal]) -> Response:
     return await carry_out(call, effect, status=200)
 
 
+async def cancel(call: Call[OperatorPrincipal]) -> Response:
+    """Stop an account's keys for good."""
+    account_id = parse_path_id(call.path["account_id"])
+
+    async def effect(tx: WriteTx) -> AccountShape:
+        return shape(await accounts.cancel(tx, account_id=account_id))
+
+    return await carry_out(call, effect, status=200)
+
+
 def shape(account: Account) -> AccountShape:
     """An account as JSON has it."""
     row = account.row
@@ -169,6 +196,8 @@ def shape(account: Account) -> AccountShape:
         created_at=format_moment(row.created_ms - row.created_ms % 1000),
         balance=format_usd(account.balance_nanos),
         plan_id=row.plan_id,
+        currency=row.currency,
+        features=dict(row.features),
     )
 
 

@@ -27,7 +27,11 @@ from bursar.service.access import (
 # How the document describes the ids in paths, and the parameters that the routes below name.
 PATH_ID: Final[Mapping[str, object]] = {"type": "integer", "minimum": 1}
 PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
+    "account_id": {"type": "integer", "minimum": 1},
+    "action": {"type": "string", "maxLength": 64},
+    "actor": {"type": "string", "maxLength": 255},
     "cursor": {"type": "string"},
+    "email": {"type": "string", "maxLength": 320},
     "environment": {"type": "string", "enum": [str(each) for each in Environment]},
     "group_by": {"type": "string", "maxLength": 70},
     "is_enabled": {"type": "boolean"},
@@ -46,8 +50,10 @@ PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
         "default": pages.DEFAULT_ITEMS,
     },
     "model": {"type": "string", "maxLength": 255},
+    "month": {"type": "string", "pattern": r"^\d{4}-\d{2}$"},
     "resource": {"type": "string", "enum": [str(resource) for resource in Resource]},
     "scope": {"type": "string", "maxLength": 32},
+    "target": {"type": "string", "maxLength": 255},
     "to": {"type": "string", "format": "date-time"},
     "window": {"type": "string", "enum": [str(window) for window in Window]},
 }
@@ -59,7 +65,8 @@ class Route:
 
     `answer` is the shape of a success with `status`, `text` another media type that it has too (or
     only); `body` is the model of what is sent, `query` names the parameters of the address.
-    `action` is what the caller's role must allow, if not what `calls.answer` asks for by itself.
+    `action` is what the caller's role must allow, if not what `calls.answer` asks for by itself;
+    `most_bytes` is how long a body may be that is longer than others.
     """
 
     method: str
@@ -72,6 +79,7 @@ class Route:
     query: tuple[str, ...] = ()
     text: str | None = None
     action: Action | None = None
+    most_bytes: int | None = None
 
 
 def anybody(
@@ -118,10 +126,13 @@ def provisioning(
     query: tuple[str, ...] = (),
     text: str | None = None,
     action: Action | None = None,
+    most_bytes: int | None = None,
 ) -> Route:
     """A route for provisioning keys, and for people who have signed in."""
     kind = ProvisioningPrincipal
-    return Route(method, path, kind, endpoint, answer, status, body, query, text, action)
+    return Route(
+        method, path, kind, endpoint, answer, status, body, query, text, action, most_bytes
+    )
 
 
 def person(

@@ -7,11 +7,14 @@ twice: by the types of the functions below, and at each request.
 
 from typing import Final
 
-from bursar.api import accounts, health, keys, ledger, projects, summaries, usage
+from bursar.api import accounts, audit, health, keys, ledger, projects, summaries, usage
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
+from bursar.api.metering import bills
+from bursar.api.metering import events as metered
 from bursar.api.people.routes import ROUTES as PEOPLE
 from bursar.api.registry import Route, anybody, anybody_sends, inference, operator, provisioning
+from bursar.api.tenants.routes import ROUTES as TENANTS
 from bursar.core.people.roles import Action
 
 _PAGE: Final = ("cursor", "limit")
@@ -130,6 +133,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ledger.TransactionListShape,
         query=_PAGE,
     ),
+    provisioning("GET", "/v1/account/billing", bills.show, bills.BillShape, query=("month",)),
     provisioning(
         "GET",
         "/v1/account/usage/summary",
@@ -144,6 +148,23 @@ ROUTES: Final[tuple[Route, ...]] = (
         usage.EventListShape,
         query=("key_id", "model", "project_id", "label", "from", "to", *_PAGE),
         text="text/csv",
+    ),
+    provisioning(
+        "POST",
+        "/v1/meter/events",
+        metered.record,
+        metered.ReceiptShape,
+        body=metered.EventListFields,
+        most_bytes=metered.MOST_BYTES,
+    ),
+    provisioning(
+        "GET",
+        "/v1/account/audit",
+        audit.list_own,
+        audit.AuditListShape,
+        query=audit.FILTERS,
+        text="text/csv",
+        action=Action.AUDIT,
     ),
     inference("GET", "/v1/key", keys.show_own, shapes.OwnKeyShape),
     operator(
@@ -165,8 +186,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     operator(
         "PATCH", _ACCOUNT, accounts.update, accounts.AccountShape, body=accounts.AccountFields
     ),
+    *TENANTS,
     operator("POST", f"{_ACCOUNT}/suspend", accounts.suspend, accounts.AccountShape),
     operator("POST", f"{_ACCOUNT}/resume", accounts.resume, accounts.AccountShape),
+    operator("POST", f"{_ACCOUNT}/cancel", accounts.cancel, accounts.AccountShape),
     operator(
         "POST",
         f"{_ACCOUNT}/credit",
@@ -190,6 +213,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         shapes.NewKeyShape,
         status=201,
         body=shapes.AnyNewKeyFields,
+    ),
+    operator(
+        "GET",
+        "/v1/operator/audit",
+        audit.list_any,
+        audit.AuditListShape,
+        query=("account_id", *audit.FILTERS),
     ),
     operator("GET", "/v1/operator/plans", plans.list_plans, plans.PlanListShape, query=_PAGE),
     operator(

@@ -85,7 +85,7 @@ class EventShape(TypedDict):
 
     id: str
     at: Moment
-    key_id: int
+    key_id: int | None
     model: str
     product: str
     endpoint: str

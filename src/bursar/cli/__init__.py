@@ -4,9 +4,9 @@ Owns the edge between a terminal and everything else: what a mistake looks like 
 exit code it has. Must not hold a rule: commands call use cases. Importing it costs next to nothing,
 so that `bursar --help` answers at once; each command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 `verify` or `doctor` found something, 2 a mistake in options, settings or
-input, 3 there is no such thing, 4 its present state does not allow it, 5 something that Bursar
-needs cannot be had, 6 a bug, 130 interrupted.
+Exit codes: 0 done, 1 `verify`, `doctor` or `explain` found something, 2 a mistake in options,
+settings or input, 3 there is no such thing, 4 refused or not possible as things are, 5 something
+that Bursar needs cannot be had, 6 a bug, 130 interrupted.
 """
 
 import os

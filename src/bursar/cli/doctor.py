@@ -220,8 +220,21 @@ async def _examine(database: "Database", found: "Settings") -> Any:
         yield Check(FAIL, "schema", message, "Start the server once, or run: bursar init")
         return
     yield Check(OK, "database", f"{database.dialect}, schema {revision}")
+    if database.has_wall and found.row_security != "off":
+        yield await _check_walls(database, is_required=found.row_security == "required")
     async for check in _check_prices(database, found):
         yield check
+
+
+async def _check_walls(database: "Database", *, is_required: bool) -> Check:
+    from bursar.store.migrations import walls
+
+    gap = await walls.find_gap(database)
+    if gap is None:
+        return Check(OK, "row security", "PostgreSQL keeps accounts apart, too")
+    advice = "As the database's administrator: CREATE ROLE bursar_tenant NOLOGIN; and GRANT "
+    advice += "bursar_tenant TO the role in database_url; then start the server again."
+    return Check(FAIL if is_required else WARN, "row security", f"It is missing: {gap}.", advice)
 
 
 async def _check_prices(database: "Database", found: "Settings") -> Any:

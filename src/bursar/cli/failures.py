@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -40,11 +41,32 @@ _ADVICE: Final = {
     "database_old": "Start the server once, or run: bursar init",
     "insufficient_credit": "See what is left with: bursar accounts show ID",
     "invalid_price_file": "Correct the file and load it again; nothing was changed.",
-    "not_found": "See what there is: bursar accounts list, bursar keys list --account ID",
+    "insufficient_role": "Ask an owner or an admin of the account: bursar users list",
+    "invalid_api_key": "The key is not good, or not any more. Sign in again: bursar login URL",
+    "invalid_token": "The sign-in is over. Sign in again: bursar login URL",
+    "not_found": "See what there is, with the command's own list: bursar keys list",
     "not_empty": "Nothing was changed. To lose what is there, back it up and say --replace.",
-    "not_initialised": "Make one with: bursar init",
+    "not_configured": "Sign in with: bursar login URL. Or name a key: BURSAR_API_KEY.",
+    "not_initialised": "Make one with: bursar init. Or sign in to a server: bursar login URL",
     "servers_running": "Nothing was changed. Stop every server, wait a minute, and try again.",
+    "wrong_key_type": "Managing takes a provisioning key, and chat an inference key: --profile.",
     "unknown_provider": "See which there are: bursar prices import --list",
+}
+# Errors of the SDK, by the names of their classes: the SDK is not loaded to say what went wrong.
+_OF_THE_SDK: Final = {
+    "ConfigurationError": (USAGE, "not_configured"),
+    "InvalidArgument": (USAGE, "invalid_value"),
+    "MissingDependency": (UNAVAILABLE, "not_installed"),
+    "TimedOut": (UNAVAILABLE, "timed_out"),
+    "TlsFailed": (UNAVAILABLE, "tls_failed"),
+    "StreamCut": (UNAVAILABLE, "stream_cut"),
+    "ConnectionFailed": (UNAVAILABLE, "connection_failed"),
+    "InvalidAnswer": (UNAVAILABLE, "invalid_answer"),
+    "InvalidRequest": (USAGE, "refused"),
+    "NotFound": (MISSING, "refused"),
+    "RateLimited": (UNAVAILABLE, "refused"),
+    "ServerFailed": (UNAVAILABLE, "refused"),
+    "Refused": (CONFLICT, "refused"),
 }
 _OF_DATABASES: Final = (("sqlalchemy.exc", "SQLAlchemyError"), ("asyncpg", "PostgresError"))
 _DOCTOR: Final = "See what is wrong with: bursar doctor"
@@ -58,6 +80,7 @@ class Failure(NamedTuple):
     code: str
     message: str
     advice: str = ""
+    request_id: str | None = None
 
 
 def report(error: BaseException, *, is_json: bool) -> int:
@@ -84,6 +107,8 @@ def describe(error: BaseException) -> Failure:
         return Failure(exit_code, error.code, _named(error), _ADVICE.get(error.code, ""))
     if isinstance(error, InvalidAmount):
         return Failure(USAGE, error.code, str(error), "An amount looks like 12.50.")
+    if _is_a(error, "bursar.sdk.errors", "BursarError"):
+        return _describe_refusal(error)
     if isinstance(error, ModuleNotFoundError):
         missing = f"The package {error.name} is not installed."
         return Failure(UNAVAILABLE, "not_installed", missing, _SERVER_ONLY)
@@ -96,6 +121,17 @@ def _describe_usage(error: Any) -> Failure:
     advice = f"See: {context.command_path} --help" if context else "See: bursar --help"
     message = error.format_message().removeprefix("Invalid value: ")
     return Failure(USAGE, "usage", message, advice)
+
+
+def _describe_refusal(error: Any) -> Failure:
+    """What the SDK says, and what a server said through it."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    exit_code, code = next(_OF_THE_SDK[name] for name in names if name in _OF_THE_SDK)
+    code = getattr(error, "code", None) or code
+    message = error.message
+    if getattr(error, "param", None):
+        message = f"{error.param}: {message}"
+    return Failure(exit_code, code, message, _ADVICE.get(code, ""), error.request_id)
 
 
 def _named(error: errors.BursarError) -> str:
@@ -138,21 +174,39 @@ def _is_a(error: BaseException, module: str, name: str) -> bool:
 
 
 def _say(failure: Failure, error: BaseException, *, is_json: bool) -> None:
-    from bursar.telemetry import without_secrets
-
-    message, advice = without_secrets(failure.message), failure.advice
+    without_secrets = _find_redaction()
+    message, advice = _printable(without_secrets(failure.message)), failure.advice
     if is_json:
         shown = {"code": failure.code, "message": message, "advice": advice}
+        if failure.request_id:
+            shown["request_id"] = failure.request_id
         print(json.dumps({"error": shown}), file=sys.stderr)
     elif message.startswith("Usage:"):
         # A group without a command: its help is the whole answer.
         print(message, file=sys.stderr)
     else:
-        print(f"bursar: {message}", file=sys.stderr)
+        of_request = f" ({failure.request_id})" if failure.request_id else ""
+        print(f"bursar: {message}{of_request}", file=sys.stderr)
     if advice and not is_json and not message.startswith("Usage:"):
         print(advice, file=sys.stderr)
     if failure.exit_code in (BUG, UNAVAILABLE) and os.environ.get("BURSAR_LOG_LEVEL") == "debug":
         print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+
+
+def _find_redaction() -> Callable[[str], str]:
+    try:
+        from bursar.telemetry import without_secrets
+    except ModuleNotFoundError:
+        # Only the SDK and the command line are installed.
+        from bursar.sdk.values import redact
+
+        return redact
+    return without_secrets
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: a server's words may be anybody's."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _give_up_stdout() -> None:

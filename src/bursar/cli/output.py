@@ -11,10 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from bursar.cli import charts
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-_AMOUNTS: Final = frozenset(("id", "balance", "credit_limit", "amount"))
+SHOWN_ONCE: Final = "This is the only time that the secret is shown."
+_AMOUNTS: Final = frozenset(
+    "id balance credit_limit amount cost requests tokens_in tokens_out now".split()
+)
+# A column of bars takes what the others leave it, and stands last.
+_BAR: Final = "bar"
+_SHORTEST: Final = 6
+# Of a column, with the line between it and the next.
+_PADDING: Final = 3
 # A table that goes into a file or a pipe is not cut to the width of a screen.
 _ENDLESS: Final = 10_000
 
@@ -39,7 +50,7 @@ class Output:
         if self.is_json:
             write(json.dumps({name: list(rows)}, indent=2, ensure_ascii=False))
         elif rows:
-            _print_table(rows, columns)
+            make_console().print(make_table(rows, columns))
         else:
             say(empty)
 
@@ -62,6 +73,35 @@ def format_moment(at_ms: int | None) -> str | None:
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
+def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Table":
+    """A table for people; names and values are text, whatever they look like."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    if _BAR in columns:
+        columns, cells = _fit_bars(columns, cells)
+    for column in columns:
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if column in _AMOUNTS else "left",
+            style="cyan" if column == _BAR else None,
+        )
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def make_console() -> "Console":
+    """What tables are printed with: stdout, without colours where NO_COLOR is set."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _ENDLESS
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
 def _print_fields(data: Mapping[str, Any], title: str) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -69,22 +109,25 @@ def _print_fields(data: Mapping[str, Any], title: str) -> None:
     table = Table(title=title or None, show_header=False, box=None, title_justify="left")
     for name, value in data.items():
         table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
-    _stdout().print(table)
+    make_console().print(table)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(
-            column.replace("_", " "), justify="right" if column in _AMOUNTS else "left"
-        )
-    for row in rows:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
-    _stdout().print(table)
+def _fit_bars(
+    columns: Sequence[str], cells: list[list[str]]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and cells with bars no longer than there is room on a terminal, or without them."""
+    if not sys.stdout.isatty():
+        return columns, cells
+    taken = [
+        max(len(column), *(len(row[place]) for row in cells)) + _PADDING
+        for place, column in enumerate(columns[:-1])
+    ]
+    room = make_console().width - sum(taken) - _PADDING - 1
+    if room >= charts.WIDTH:
+        return columns, cells
+    if room < _SHORTEST:
+        return columns[:-1], [row[:-1] for row in cells]
+    return columns, [[*row[:-1], charts.fitted(row[-1], room)] for row in cells]
 
 
 def _cell(value: Any) -> str:
@@ -97,10 +140,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(_cell(inner) for inner in value) or "-"
     return str(value)
-
-
-def _stdout() -> "Console":
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _ENDLESS
-    return Console(highlight=False, markup=False, emoji=False, width=width)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bursar.cli.output import Output
+from bursar.core.audit.events import Origin
 from bursar.core.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -79,15 +80,16 @@ async def _with_database(
     database = bootstrap.open_database(settings)
     try:
         if must_exist:
-            await _require_installation(database)
+            await require_installation(database)
         else:
             await migrations.upgrade(database)
-        return await work(database)
+        return await work(database.of(Origin(ACTOR)))
     finally:
         await database.close()
 
 
-async def _require_installation(database: "Database") -> None:
+async def require_installation(database: "Database") -> None:
+    """Raise NotFound (`not_initialised`) or Conflict (`database_old`) where nothing can be done."""
     from bursar.store import migrations
 
     # Connecting to an SQLite file that is not there would make it.

@@ -28,11 +28,28 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from bursar.config.upstreams import ConfigError, Seconds, UpstreamSettings, Url
+from bursar.config.providers import GrantSettings, ProviderSettings
+from bursar.config.upstreams import (
+    ConfigError,
+    HostName,
+    Origin,
+    Seconds,
+    UpstreamSettings,
+    Url,
+)
 from bursar.core import permissions
 from bursar.core.errors import Invalid
 
-__all__ = ["DATA_DIR", "ENV_PREFIX", "OTHER_ENV", "ConfigError", "Settings", "UpstreamSettings"]
+__all__ = [
+    "DATA_DIR",
+    "ENV_PREFIX",
+    "OTHER_ENV",
+    "ConfigError",
+    "GrantSettings",
+    "ProviderSettings",
+    "Settings",
+    "UpstreamSettings",
+]
 
 ENV_PREFIX = "BURSAR_"
 FILE_NAME = "bursar.toml"
@@ -94,6 +111,11 @@ class Settings(BaseSettings):
         description="The most connections to the database that one process opens; eight are kept "
         "for charges and limits, the rest serve the control API.",
     )
+    row_security: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="PostgreSQL's own wall between accounts, beneath Bursar's: `auto` warns where "
+        "the role `bursar_tenant` cannot be had, `required` does not start without it.",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     public_url: Url | None = Field(
@@ -108,6 +130,16 @@ class Settings(BaseSettings):
         description="Addresses and networks of proxies whose `x-forwarded-for` is believed, for "
         "keys that may be used from some networks only; in the environment with commas.",
     )
+    allowed_hosts: Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The names by which callers may call this server, without ports, beside this "
+        "machine's own; by default all. In the environment with commas.",
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The origins of web pages that may read answers, as `https://app.example.com`; "
+        "by default none. In the environment with commas.",
+    )
     secret_key_file: Path | None = Field(
         default=None,
         description="The installation's own secret, 32 random bytes, by default the file "
@@ -119,6 +151,20 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="How many passwords are checked at the same time; each takes 64 MiB.",
+    )
+    passkey_domain: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="The domain that passkeys belong to, by default the public URL's host. Those "
+        "of another domain are of no use: choose it once.",
+    )
+    passkey_origins: Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="The pages on which passkeys may be used, as `https://bursar.example.com`, by "
+        "default the public URL's; in the environment with commas.",
+    )
+    sso_providers: tuple[ProviderSettings, ...] = Field(
+        default=(), description="Sign-in services (OpenID Connect), a table each."
     )
     mail_host: str | None = Field(
         default=None,
@@ -237,6 +283,9 @@ class Settings(BaseSettings):
         for name in names:
             if name == "sandbox" or names.count(name) > 1:
                 raise ValueError(f"upstreams: the name {name} is taken")
+        services = [provider.name for provider in self.sso_providers]
+        if len(set(services)) < len(services):
+            raise ValueError("sso_providers: two have the same name")
         url = self.resolved_database_url
         if self.workers > 1 and url.startswith("sqlite"):
             raise ValueError("workers: more than one needs PostgreSQL")

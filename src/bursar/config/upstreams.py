@@ -5,6 +5,7 @@ here (an environment variable, a file), never kept: what is read is in nobody's 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -39,7 +40,23 @@ def _check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _check_host_name(host: str) -> str:
+    is_name = re.fullmatch(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", host)
+    if is_name is None:
+        raise ValueError("a host is a name or an address, without a port; one of IPv6 in brackets")
+    return host.removesuffix(".").lower()
+
+
+def _check_origin(origin: str) -> str:
+    url = _check_base_url(origin.lower())
+    if urlsplit(url).path:
+        raise ValueError("an origin is http:// or https:// and a host, with nothing behind")
+    return url
+
+
 Url = Annotated[str, AfterValidator(_check_base_url)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+HostName = Annotated[str, AfterValidator(_check_host_name)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
@@ -114,20 +131,27 @@ class UpstreamSettings(BaseModel):
 
         Raises ConfigError where the variable or the file is missing, empty or not one line.
         """
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env, "").strip()
-            place = f"environment variable {self.api_key_env}"
-        elif self.api_key_file:
-            place = f"file {self.api_key_file}"
-            try:
-                with self.api_key_file.open(encoding="ascii") as file:
-                    key = file.read(_MOST_SECRET_BYTES).strip()
-            except (OSError, UnicodeError) as error:
-                raise ConfigError(
-                    f"Upstream {self.name}: the {place} with its API key cannot be read."
-                ) from error
-        else:
-            return None
-        if not key or not key.isascii() or not key.isprintable():
-            raise ConfigError(f"Upstream {self.name}: the {place} holds no API key.")
-        return key
+        whose = f"Upstream {self.name}"
+        return read_secret(self.api_key_env, self.api_key_file, whose=whose, what="API key")
+
+
+def read_secret(env: str | None, path: Path | None, *, whose: str, what: str) -> str | None:
+    """Return the secret that a variable or a file holds; None where neither is named.
+
+    Raises ConfigError where it is missing, empty or not one line.
+    """
+    if env:
+        secret = os.environ.get(env, "").strip()
+        place = f"environment variable {env}"
+    elif path:
+        place = f"file {path}"
+        try:
+            with path.open(encoding="ascii") as file:
+                secret = file.read(_MOST_SECRET_BYTES).strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{whose}: the {place} with its {what} cannot be read.") from error
+    else:
+        return None
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise ConfigError(f"{whose}: the {place} holds no {what}.")
+    return secret

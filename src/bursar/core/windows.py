@@ -76,6 +76,14 @@ def bounds(window: Window, *, now_ms: int, zone: str = "UTC") -> Bounds:
         start = end
 
 
+def day_start(day: date, *, zone: str) -> int:
+    """Return the moment at which a day begins in an IANA zone, in ms since the epoch.
+
+    Raises Invalid (`invalid_timezone`) for an unknown zone.
+    """
+    return _begin_ms(day, find_zone(zone))
+
+
 def preview(window: Window, *, now_ms: int, zone: str, count: int) -> list[int]:
     """Return the next `count` moments at which the window resets; none for a lifetime."""
     moments: list[int] = []

@@ -7,7 +7,7 @@ ask. Must not know any noun.
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bursar.core import permissions, refusals
+from bursar.core.audit.events import ANYBODY, OPERATOR_LOG, Origin
 from bursar.core.errors import Forbidden, Unauthenticated, Unreadable
 from bursar.core.people.roles import Action
 from bursar.core.permissions import Address, Network
@@ -26,7 +27,12 @@ from bursar.edge.gate import Gate
 from bursar.edge.pace import Pace
 from bursar.edge.query import Query
 from bursar.service import access, idempotency
-from bursar.service.access import Principal, ProvisioningPrincipal
+from bursar.service.access import (
+    HostPrincipal,
+    InferencePrincipal,
+    Principal,
+    ProvisioningPrincipal,
+)
 from bursar.service.idempotency import Answer, Running
 from bursar.service.limits.explain import Serving
 from bursar.service.people import ports
@@ -46,7 +52,8 @@ _MOST_LEAKS = 600
 class Plane:
     """What endpoints work with: the database, the ports, and what this process remembers.
 
-    `trusted` are the proxies whose word on where a request comes from is taken.
+    `trusted` are the proxies whose word on where a request comes from is taken. `caller` is whom
+    every request is from, without proof: only where no network leads to.
     """
 
     database: Database
@@ -61,6 +68,7 @@ class Plane:
     trusted: Sequence[Network]
     leak_pace: Pace
     people: People
+    caller: Principal | None = None
 
     def now_ms(self) -> int:
         """The moment, as the database's clock has it."""
@@ -79,13 +87,15 @@ def make_plane(
     serving: Serving = lambda _: (),
     trusted_proxies: Sequence[str] = (),
     people: People | None = None,
+    caller: Principal | None = None,
 ) -> Plane:
     """Return what the control plane of one process works with, whatever its faces.
 
     `why_not_ready` returns None once requests can be served, else a word; `metrics` returns the
     text for Prometheus; `most_at_once` calls may use the database at the same time. `serving` says
     who serves a model; of `trusted_proxies` (networks) the word on where a request comes from is
-    taken. Without `people`, sign-ins do not outlive the process.
+    taken. Without `people`, sign-ins do not outlive the process. With a `caller` every request is
+    theirs, and none is asked for proof: not for what listens on a network.
     """
     return Plane(
         database=database,
@@ -100,6 +110,7 @@ def make_plane(
         trusted=permissions.parse_networks(trusted_proxies),
         leak_pace=Pace(_LEAKS_A_MINUTE, most_together=_MOST_LEAKS),
         people=people or ports.for_this_process(),
+        caller=caller,
     )
 
 
@@ -136,18 +147,20 @@ async def answer(
     parameters: tuple[str, ...],
     has_body: bool,
     action: Action | None = None,
+    most_bytes: int | None = None,
 ) -> Response:
     """Read a request, prove its caller (a `principal` of None: anybody) and call the endpoint.
 
     Of several kinds of principal, the likeliest goes first. Who acts in an account needs a role
-    that allows `action`; where none is named, reading for a GET, and managing for all else.
+    that allows `action`; where none is named, reading for a GET, and managing for all else. A body
+    has at most `most_bytes`, where that is more than the plane allows of any.
     """
     query = Query(request.scope["query_string"])
     secret = auth.find_secret(request.scope["headers"], query_names=query.names)
     key = _idempotency_key(request.headers) if request.method == "POST" else None
     sent = b""
     if has_body:
-        most = plane.max_body_bytes
+        most = max(plane.max_body_bytes, most_bytes or 0)
         sent = await body.read(request.headers, request.stream(), max_bytes=most)
     document = body.parse(sent) if has_body else {}
     client = request.client.host if request.client else ""
@@ -156,7 +169,7 @@ async def answer(
 
     def make(caller: Principal | None) -> Call[Any]:
         return Call(
-            plane=plane,
+            plane=_bind(_sign(plane, caller, request, address), caller),
             caller=caller,
             route=f"{request.method} {request.scope['path']}",
             path=request.path_params,
@@ -180,6 +193,26 @@ async def answer(
         _check_role(caller, action or default_action(request.method))
         query.check(parameters)
         return await endpoint(make(caller))
+
+
+def _bind(plane: Plane, caller: Principal | None) -> Plane:
+    """The plane as the caller has it: whoever acts in an account reaches the rows of no other."""
+    is_tenant = isinstance(caller, ProvisioningPrincipal | InferencePrincipal)
+    if caller is None or not is_tenant or isinstance(caller, HostPrincipal):
+        return plane
+    bound = plane.database.bound(account_id=caller.account_id, user_id=caller.user_id)
+    return replace(plane, database=bound)
+
+
+def _sign(
+    plane: Plane, caller: Principal | None, request: Request, address: Address | None
+) -> Plane:
+    """The plane as the audit log is to have it: with who has things written, and from where."""
+    actor = ANYBODY if caller is None else caller.actor
+    place = "" if address is None else str(address)
+    account_id = OPERATOR_LOG if caller is None else caller.account_id
+    origin = Origin(actor, place, request.scope.get("request_id", ""), account_id)
+    return replace(plane, database=plane.database.of(origin))
 
 
 def default_action(method: str) -> Action:
@@ -213,6 +246,10 @@ async def prove(
     plane: Plane, *, secret: bytes | None, wanted: type[P], address: Address | None
 ) -> P:
     """Return who presents this secret from this address; raises Unauthenticated or Forbidden."""
+    if plane.caller is not None:
+        if isinstance(plane.caller, wanted):
+            return plane.caller
+        raise refusals.as_error(refusals.deny(Reason.WRONG_KEY_TYPE))
     if secret is None:
         raise refusals.as_error(refusals.deny(Reason.MISSING))
     async with plane.database.read() as tx:

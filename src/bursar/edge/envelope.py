@@ -1,6 +1,6 @@
 """The envelope: what every response of the control plane has, and the last resort for bugs.
 
-Owns the request id and the headers against caching and sniffing, and what becomes of a request
+Owns the request id and the headers for browsers, and what becomes of a request
 whose caller left in the middle of it. An id that a client sends is not used: it would let one
 write into the other's logs. Must not know routes, nor how a face words its refusals.
 """
@@ -17,6 +17,16 @@ from bursar.store.database import is_outage
 
 _log: Final = structlog.get_logger("bursar.api")
 _ID_BYTES: Final = 12
+# No answer is a page: nobody may frame it, run anything in it, keep it, or learn where it was.
+_TO_BROWSERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +64,20 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        raw: bytes | None = scope.get("raw_path")
+        if raw is not None and b"%" in raw:
+            # Paths match as they were sent: of a decoded %2F nobody could tell where it stood.
+            scope["path"] = raw.decode("latin-1")
         request_id = f"req_{self._random_bytes(_ID_BYTES).hex()}"
         scope["request_id"] = request_id
         has_begun = False
+        safe = ((b"x-request-id", request_id.encode()), *_TO_BROWSERS)
 
         async def seal(message: Message) -> None:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                message["headers"] = [*message["headers"], *_headers(request_id)]
+                message["headers"] = [*message["headers"], *safe]
             await send(message)
 
         try:
@@ -76,14 +91,6 @@ class Envelope:
             if has_begun:
                 raise
             await _send(seal, excuse)
-
-
-def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"x-request-id", request_id.encode()),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
 
 
 async def _send(send: Send, excuse: Excuse) -> None:

@@ -12,14 +12,14 @@ class Switch:
     """Hands each request to the face whose prefix (as `b"/api/v1"`) its path has, else to one."""
 
     def __init__(self, faces: Mapping[bytes, ASGIApp], *, otherwise: ASGIApp) -> None:
-        self._faces = {prefix + b"/": face for prefix, face in faces.items()}
+        self._faces = faces
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         path: bytes = scope.get("raw_path") or b""
         for prefix, face in self._faces.items():
-            if path.startswith(prefix):
+            if path == prefix or path.startswith(prefix + b"/"):
                 await face(scope, receive, send)
                 return
         await self._otherwise(scope, receive, send)

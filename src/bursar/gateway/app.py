@@ -17,6 +17,7 @@ from bursar.core.prices import Price, format_rate
 from bursar.gateway.asgi import App, Receive, Scope, Send
 from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
+from bursar.gateway.names import Names
 from bursar.gateway.outbox import Outbox
 from bursar.gateway.server import Patience, Protocol
 from bursar.gateway.wire import answers
@@ -27,6 +28,7 @@ CHAT_PATH: Final = b"/v1/chat/completions"
 _POST: Final = {CHAT_PATH: CHAT, b"/v1/embeddings": EMBEDDINGS}
 _MODELS: Final = b"/v1/models"
 _NO_FACES: Final[Mapping[bytes, Face]] = MappingProxyType({})
+_TLS_ALONE: Final = ("strict-transport-security", "max-age=31536000")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -94,8 +96,18 @@ class Application:
         await caller.answer(status, [*headers, (b"allow", allowed)], body)
 
 
-def uvicorn_options(app: Application, *, patience: Patience | None = None) -> dict[str, Any]:
-    """The settings under which uvicorn serves `app`."""
+def uvicorn_options(
+    app: Application,
+    *,
+    patience: Patience | None = None,
+    names: Names | None = None,
+    is_encrypted: bool = False,
+) -> dict[str, Any]:
+    """The settings under which uvicorn serves `app`, as `names` have it.
+
+    Where callers come by TLS (`is_encrypted`), browsers are told to come by nothing else.
+    """
+    names = names or Names()
     return {
         "app": app,
         # The application is a plain function that returns what is awaited: nothing to inspect.
@@ -105,7 +117,9 @@ def uvicorn_options(app: Application, *, patience: Patience | None = None) -> di
             patience=patience or Patience(),
             targets=app.targets,
             outbox=Outbox(),
+            names=names,
         ),
+        "headers": [*names.always, *([_TLS_ALONE] if is_encrypted else [])],
         "loop": "none",
         "ws": "none",
         "lifespan": "off",
@@ -120,7 +134,11 @@ def uvicorn_options(app: Application, *, patience: Patience | None = None) -> di
 
 
 async def _send_json(caller: Caller, value: object, request_id: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode()),
+    ]
     await caller.answer(200, headers, _encode(value))
 
 

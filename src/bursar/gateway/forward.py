@@ -273,7 +273,7 @@ class Gateway:
             if response.status == _OUR_KEY:
                 aside.refused(upstream)
             if route is last or response.status not in _WORTH_ANOTHER:
-                raise await _refused(response)
+                raise await _refused(response, upstream.headers)
             response.abort()
         # Every one that could serve it is set aside.
         raise answers.from_status(_OUR_KEY, [], b"")
@@ -300,9 +300,15 @@ def _free_nanos(slots: Sequence[Slot], now_ms: int) -> int:
     return min((nanos for nanos in free if nanos is not None), default=0)
 
 
-async def _refused(response: UpstreamResponse) -> answers.UpstreamRefused:
+async def _refused(
+    response: UpstreamResponse, sent: Sequence[tuple[bytes, bytes]]
+) -> answers.UpstreamRefused:
     if 300 <= response.status < 400 or response.status < 200:
         response.abort()
         return answers.invalid()
     body = await response.read()
+    for name, value in sent:
+        if name == b"authorization":
+            # Some say in their refusals which key they were called with, and it is ours.
+            body = body.replace(value.removeprefix(b"Bearer "), b"[hidden]")
     return answers.from_status(response.status, response.headers, body[:_MOST_ERROR_BODY])

@@ -18,6 +18,7 @@ _REASONS: Final = {
     408: b"Request Timeout",
     414: b"URI Too Long",
     417: b"Expectation Failed",
+    421: b"Misdirected Request",
     431: b"Request Header Fields Too Large",
     501: b"Not Implemented",
     505: b"HTTP Version Not Supported",
@@ -46,5 +47,6 @@ def refusal(status: int, code: str, message: str) -> bytes:
     error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
     body = msgspec.json.encode({"error": {**error, "request_id": request_id}})
     head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
+    safe = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
     rest = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return head + rest % (request_id.encode(), len(body)) + body
+    return head + safe + rest % (request_id.encode(), len(body)) + body

@@ -31,6 +31,7 @@ DISCONNECTED: Final = "disconnected"
 CUT: Final = "cut"
 
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 # A stream is noted once so many pieces or seconds of it are not: a sudden end costs no more.
 _UNNOTED_PIECES: Final = 32
@@ -179,7 +180,8 @@ class Exchange:
 
     def headers(self, kind: tuple[bytes, bytes], *more: tuple[bytes, bytes]) -> answers.Headers:
         """The headers of a good answer."""
-        return [kind, (b"x-request-id", self.request_id.encode()), *more, *self.limit_headers()]
+        named = (b"x-request-id", self.request_id.encode())
+        return [kind, _NOSNIFF, named, *more, *self.limit_headers()]
 
     def limit_headers(self) -> answers.Headers:
         """What a good answer says of the limits that apply to its call, at this moment."""
@@ -206,6 +208,7 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
     exchange.charge(sold, outcome)
     head = (
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        "x-content-type-options: nosniff\r\n"
         f"x-request-id: {exchange.request_id}\r\n"
         f"x-bursar-cost: {format_usd(sold.cost_nanos)}\r\n"
     )

@@ -15,8 +15,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bursar.gateway import heads
+from bursar.gateway.asgi import Headers
 from bursar.gateway.cork import Cork
 from bursar.gateway.direct import DirectCycle, Serve, Targets
+from bursar.gateway.names import Names, allow
 from bursar.gateway.outbox import Outbox
 
 MOST_HEAD_BYTES: Final = 65_536
@@ -33,7 +35,7 @@ _MOST_OVERHEAD: Final = 8
 _BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
 
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
-_WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding"))
+_WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding", b"origin"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,21 @@ class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
     def __init__(
-        self, *args: Any, patience: Patience, targets: Targets, outbox: Outbox, **kwargs: Any
+        self,
+        *args: Any,
+        patience: Patience,
+        targets: Targets,
+        outbox: Outbox,
+        names: Names,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._outbox = outbox
+        self._names = names
+        # What every answer on this connection says, and what the present one says besides.
+        self._default_headers = self.server_state.default_headers
+        self._to_page: Headers = []
+        self._served = self.app
         self._patience = patience
         self._targets = targets
         # How to serve the request that is being read, if it takes the short way.
@@ -146,6 +159,7 @@ class Protocol(HttpToolsProtocol):
             self.url = b""
             self.headers = []
             self.expect_100_continue = False
+            self._to_page = []
 
     def on_url(self, url: bytes) -> None:
         """Bound the target."""
@@ -174,7 +188,10 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects
         self.scope["headers"] = headers
+        self.app = allow if self._to_page and self._is_question() else self._served
         super().on_headers_complete()
+        if self._to_page:
+            self.cycle.default_headers = [*self._default_headers, *self._to_page]
         # Trailers come by the same callback; they are not headers of a request that is under way.
         self.headers = []
         if self.scope["http_version"] not in ("1.1", "1.0"):
@@ -200,7 +217,7 @@ class Protocol(HttpToolsProtocol):
             self.headers,
             self._cork,  # type: ignore[arg-type]
             self.flow,
-            self.server_state.default_headers,
+            [*self._default_headers, *self._to_page] if self._to_page else self._default_headers,
             keep_alive=self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -244,14 +261,17 @@ class Protocol(HttpToolsProtocol):
         ):
             self._refuse(431, "headers_too_large", "The request's headers are too large.")
             return
-        hosts = 0
+        hosts, host, origins = 0, b"", 0
         for name, value in headers:
             if name not in _WATCHED:
                 continue
             if name == b"host":
-                hosts += 1
+                hosts, host = hosts + 1, value
                 if _HOST.fullmatch(value) is None:
                     hosts = 2
+            elif name == b"origin":
+                origins += 1
+                self._to_page = self._names.answer_to(value) if origins == 1 else []
             elif name == b"expect":
                 if value.lower() != b"100-continue":
                     self._refuse(417, "expectation_failed", "That expectation cannot be met.")
@@ -259,6 +279,13 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(400, "invalid_http", "Send bodies plain or chunked.")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
             self._refuse(400, "invalid_host", "The request must name one valid host.")
+        elif not self._names.is_ours(host, self.url):
+            self._refuse(421, "unknown_host", "This server does not go by that name.")
+
+    def _is_question(self) -> bool:
+        """Whether a browser asks beforehand what it may send."""
+        is_asked = any(name == b"access-control-request-method" for name, _ in self.headers)
+        return is_asked and self.parser.get_method() == b"OPTIONS"
 
     def _without_upgrade(self) -> bytes:
         """Start over with the head that a caller sends who offers no upgrade."""

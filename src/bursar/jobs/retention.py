@@ -13,7 +13,7 @@ from bursar.store import changes, idempotency
 from bursar.store.database import UNAVAILABLE, Database, describe
 from bursar.store.limits import refusals
 from bursar.store.migrations import partitions
-from bursar.store.people import letters, sessions, signing_keys, tries
+from bursar.store.people import challenges, letters, sessions, signing_keys, tries
 from bursar.store.plane import leases
 
 _log = structlog.get_logger("bursar.retention")
@@ -48,6 +48,7 @@ async def tidy(database: Database, *, limit_log_days: int) -> None:
         before_ms = tx.now_ms - _DAY_MS
         await tries.delete_before(tx, at_ms=before_ms)
         await letters.delete_before(tx, at_ms=before_ms)
+        await challenges.delete_before(tx, at_ms=tx.now_ms)
         await sessions.delete_before(tx, at_ms=tx.now_ms - _SESSION_DAYS * _DAY_MS)
         await signing_keys.delete_before(tx, at_ms=tx.now_ms - tokens.FORGOTTEN_MS)
     while True:

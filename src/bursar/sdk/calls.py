@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from bursar.sdk import values
+from bursar.sdk import frames, values
 from bursar.sdk.errors import InvalidAnswer
 
 T_co = TypeVar("T_co", covariant=True)
@@ -53,8 +53,9 @@ class Call(Generic[T_co]):
     """One request, and how its answer is read.
 
     `is_kept` says that the server keeps the answer under an idempotency key, so that a POST may be
-    repeated; all other methods may be. None among the parameters of `query` is not sent. What
-    `is_slow` has more time, what `is_public` needs no key.
+    repeated, and `is_answered_again` that it answers a second one like the first; all other methods
+    may be repeated. None among the parameters of `query` is not sent. What `is_slow` has more time,
+    what `is_public` needs no key, and what `is_anonymous` is sent without one.
     """
 
     method: Method
@@ -68,11 +69,13 @@ class Call(Generic[T_co]):
     is_slow: bool = False
     is_stream: bool = False
     is_public: bool = False
+    is_anonymous: bool = False
+    is_answered_again: bool = False
 
     @property
     def may_repeat(self) -> bool:
         """Whether sending it twice does what sending it once does."""
-        return self.method != "POST" or self.is_kept
+        return self.method != "POST" or self.is_kept or self.is_answered_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,10 @@ class Page(Generic[T_co]):
 
     items: tuple[T_co, ...]
     next_cursor: str | None
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one item a row; needs pandas."""
+        return frames.frame(self.items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ it is first used.
 from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from bursar.sdk import configuration
 from bursar.sdk.configuration import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, Options
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     from bursar.sdk.resources.account import Account, AsyncAccount
     from bursar.sdk.resources.alerts import Alerts, AsyncAlerts
     from bursar.sdk.resources.api_keys import ApiKeys, AsyncApiKeys
+    from bursar.sdk.resources.audit import AsyncAudit, Audit
     from bursar.sdk.resources.billing import AsyncBilling, Billing
     from bursar.sdk.resources.chat import AsyncChat, Chat
     from bursar.sdk.resources.limits import AsyncLimits, Limits
+    from bursar.sdk.resources.meter import AsyncMeter, Meter
     from bursar.sdk.resources.models import AsyncModels, Models
     from bursar.sdk.resources.operator import AsyncOperator, Operator
+    from bursar.sdk.resources.people.auth import AsyncAuth, Auth
+    from bursar.sdk.resources.people.users import AsyncUsers, Users
     from bursar.sdk.resources.projects import AsyncProjects, Projects
     from bursar.sdk.resources.usage import AsyncUsage, Usage
+    from bursar.sdk.sessions.renewal import Session
+    from bursar.sdk.sessions.stores import Keep
 
 R = TypeVar("R")
-
-_MOST_RETRIES: Final = 10
+C = TypeVar("C", Connection, AsyncConnection)
 
 
 class Lazy(Generic[R]):
@@ -61,25 +66,57 @@ class Lazy(Generic[R]):
         return made
 
 
-class Bursar:
+class Client(Generic[C]):
+    """What both clients are: options, and connections that further clients may share."""
+
+    options: Options
+    connection: C
+
+    def with_options(
+        self,
+        *,
+        api_key: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        max_retries: int | None = None,
+    ) -> "Self":
+        """Return a client with other options, on the same connections."""
+        changed = self.options
+        if api_key is not None:
+            changed = replace(changed, api_key=configuration.clean_key(api_key), session=None)
+        if not isinstance(timeout_s, Unset):
+            changed = replace(changed, timeout_s=timeout_s)
+        if max_retries is not None:
+            changed = replace(changed, max_retries=max_retries)
+        return _made(type(self), changed, self.connection)
+
+    def __repr__(self) -> str:
+        who = "signed in" if self.options.session else f"api_key={self.options.api_key!r}"
+        return f"{type(self).__name__}({self.options.base_url!r}, {who})"
+
+
+class Bursar(Client[Connection]):
     """A Bursar server, as the holder of one key sees it; methods block. Safe to share by threads.
 
     Without arguments the environment says where it is and which key to use (`BURSAR_BASE_URL`,
-    `BURSAR_API_KEY`), else a profile (`BURSAR_PROFILE`). `timeout_s` is what a step of an answer
-    may take; what fails in passing is tried `max_retries` times more. An `http_client` that is
-    handed in is used as it is and stays open.
+    `BURSAR_API_KEY`), else a profile (`BURSAR_PROFILE`) or who has signed in under its name.
+    `timeout_s` is what a step of an answer may take; what fails in passing is tried `max_retries`
+    times more. An `http_client` that is handed in is used as it is and stays open.
     """
 
     account: "Lazy[Account]" = Lazy("account", "Account")
     alerts: "Lazy[Alerts]" = Lazy("alerts", "Alerts")
     api_keys: "Lazy[ApiKeys]" = Lazy("api_keys", "ApiKeys")
+    audit: "Lazy[Audit]" = Lazy("audit", "Audit")
+    auth: "Lazy[Auth]" = Lazy("people.auth", "Auth")
     billing: "Lazy[Billing]" = Lazy("billing", "Billing")
     chat: "Lazy[Chat]" = Lazy("chat", "Chat")
     limits: "Lazy[Limits]" = Lazy("limits", "Limits")
+    meter: "Lazy[Meter]" = Lazy("meter", "Meter")
     models: "Lazy[Models]" = Lazy("models", "Models")
     operator: "Lazy[Operator]" = Lazy("operator", "Operator")
     projects: "Lazy[Projects]" = Lazy("projects", "Projects")
     usage: "Lazy[Usage]" = Lazy("usage", "Usage")
+    users: "Lazy[Users]" = Lazy("people.users", "Users")
 
     def __init__(
         self,
@@ -94,18 +131,47 @@ class Bursar:
         self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
         self.connection = Connection(http_client)
 
-    def with_options(
-        self,
+    @classmethod
+    def log_in(
+        cls,
+        email: str,
+        password: str,
         *,
-        api_key: str | None = None,
-        timeout_s: float | Unset | None = UNSET,
-        max_retries: int | None = None,
+        code: str | None = None,
+        account_id: int | None = None,
+        keep: "Keep | None" = None,
+        base_url: str | None = None,
+        profile: str | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        http_client: "httpx2.Client | None" = None,
     ) -> "Self":
-        """Return a client with other options, on the same connections."""
-        made = object.__new__(type(self))
-        made.options = _changed(self.options, api_key, timeout_s, max_retries)
-        made.connection = self.connection
-        return made
+        """Sign in, and return a client that renews its tokens by itself before they expire.
+
+        `code` is one of the second factor, `account_id` the account if not your first. `keep` has
+        it last: in a file of yours, or in the system's keyring, under the profile's name; then
+        `Bursar()` without a key finds it, until `log_out`. Raises Unauthenticated, whose code is
+        `second_factor_required` where `code` is needed too, and RateLimited.
+        """
+        from bursar.sdk.sessions import renewal
+
+        url, name = configuration.find_url(base_url=base_url, profile=profile)
+        options = Options(url, None, timeout_s, max_retries)
+        connection = Connection(http_client)
+        asked = renewal.Asked(email, password, code, account_id)
+        try:
+            session = connection.drive(renewal.sign_in(asked, options, name=name, keep=keep))
+        except BaseException:
+            connection.close()
+            raise
+        return _made(cls, replace(options, session=session), connection)
+
+    def log_out(self) -> None:
+        """Sign out: what was kept is forgotten in any case, and the session ends at the server.
+
+        Raises ConfigurationError for a client that uses a key.
+        """
+        self.connection.drive(_session(self.options).end(self.options))
 
     def close(self) -> None:
         """Close the connections, of clients made by `with_options` too."""
@@ -122,11 +188,8 @@ class Bursar:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self, self.options)
 
-
-class AsyncBursar:
+class AsyncBursar(Client[AsyncConnection]):
     """A Bursar server, as the holder of one key sees it; methods are awaited. One event loop's.
 
     Arguments are those of `Bursar`.
@@ -135,13 +198,17 @@ class AsyncBursar:
     account: "Lazy[AsyncAccount]" = Lazy("account", "AsyncAccount")
     alerts: "Lazy[AsyncAlerts]" = Lazy("alerts", "AsyncAlerts")
     api_keys: "Lazy[AsyncApiKeys]" = Lazy("api_keys", "AsyncApiKeys")
+    audit: "Lazy[AsyncAudit]" = Lazy("audit", "AsyncAudit")
+    auth: "Lazy[AsyncAuth]" = Lazy("people.auth", "AsyncAuth")
     billing: "Lazy[AsyncBilling]" = Lazy("billing", "AsyncBilling")
     chat: "Lazy[AsyncChat]" = Lazy("chat", "AsyncChat")
     limits: "Lazy[AsyncLimits]" = Lazy("limits", "AsyncLimits")
+    meter: "Lazy[AsyncMeter]" = Lazy("meter", "AsyncMeter")
     models: "Lazy[AsyncModels]" = Lazy("models", "AsyncModels")
     operator: "Lazy[AsyncOperator]" = Lazy("operator", "AsyncOperator")
     projects: "Lazy[AsyncProjects]" = Lazy("projects", "AsyncProjects")
     usage: "Lazy[AsyncUsage]" = Lazy("usage", "AsyncUsage")
+    users: "Lazy[AsyncUsers]" = Lazy("people.users", "AsyncUsers")
 
     def __init__(
         self,
@@ -156,18 +223,41 @@ class AsyncBursar:
         self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
         self.connection = AsyncConnection(http_client)
 
-    def with_options(
-        self,
+    @classmethod
+    async def log_in(
+        cls,
+        email: str,
+        password: str,
         *,
-        api_key: str | None = None,
-        timeout_s: float | Unset | None = UNSET,
-        max_retries: int | None = None,
+        code: str | None = None,
+        account_id: int | None = None,
+        keep: "Keep | None" = None,
+        base_url: str | None = None,
+        profile: str | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        http_client: "httpx2.AsyncClient | None" = None,
     ) -> "Self":
-        """Return a client with other options, on the same connections."""
-        made = object.__new__(type(self))
-        made.options = _changed(self.options, api_key, timeout_s, max_retries)
-        made.connection = self.connection
-        return made
+        """Sign in, and return a client that goes on by itself, as `Bursar.log_in` does."""
+        from bursar.sdk.sessions import renewal
+
+        url, name = configuration.find_url(base_url=base_url, profile=profile)
+        options = Options(url, None, timeout_s, max_retries)
+        connection = AsyncConnection(http_client)
+        asked = renewal.Asked(email, password, code, account_id)
+        try:
+            session = await connection.drive(renewal.sign_in(asked, options, name=name, keep=keep))
+        except BaseException:
+            await connection.close()
+            raise
+        return _made(cls, replace(options, session=session), connection)
+
+    async def log_out(self) -> None:
+        """Sign out: what was kept is forgotten in any case, and the session ends at the server.
+
+        Raises ConfigurationError for a client that uses a key.
+        """
+        await self.connection.drive(_session(self.options).end(self.options))
 
     async def close(self) -> None:
         """Close the connections, of clients made by `with_options` too."""
@@ -184,8 +274,16 @@ class AsyncBursar:
     ) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self, self.options)
+
+K = TypeVar("K", bound=Client[Any])
+
+
+def _made(kind: type[K], options: Options, connection: Any) -> K:
+    """A client without a look at arguments, environment and profiles."""
+    client = object.__new__(kind)
+    client.options = options
+    client.connection = connection
+    return client
 
 
 def _options(
@@ -195,33 +293,16 @@ def _options(
     timeout_s: float | None,
     max_retries: int,
 ) -> Options:
-    url, key = configuration.find(api_key=api_key, base_url=base_url, profile=profile)
-    return Options(url, key, _timeout(timeout_s), _retries(max_retries))
+    found = configuration.find(api_key=api_key, base_url=base_url, profile=profile)
+    session = None
+    if found.sign_in is not None:
+        from bursar.sdk.sessions.renewal import Session
+
+        session = Session(found.sign_in, found.base_url)
+    return Options(found.base_url, found.api_key, timeout_s, max_retries, session)
 
 
-def _changed(
-    options: Options, api_key: str | None, timeout_s: float | Unset | None, max_retries: int | None
-) -> Options:
-    key = options.api_key if api_key is None else configuration.clean_key(api_key)
-    return replace(
-        options,
-        api_key=key,
-        timeout_s=options.timeout_s if isinstance(timeout_s, Unset) else _timeout(timeout_s),
-        max_retries=options.max_retries if max_retries is None else _retries(max_retries),
-    )
-
-
-def _timeout(timeout_s: float | None) -> float | None:
-    if timeout_s is not None and not 0 < timeout_s <= 86_400:
-        raise ConfigurationError("timeout_s must be above 0 and at most 86400, or None for none.")
-    return timeout_s
-
-
-def _retries(count: int) -> int:
-    if not 0 <= count <= _MOST_RETRIES:
-        raise ConfigurationError(f"max_retries must be from 0 to {_MOST_RETRIES}.")
-    return count
-
-
-def _shown(client: Bursar | AsyncBursar, options: Options) -> str:
-    return f"{type(client).__name__}({options.base_url!r}, api_key={options.api_key!r})"
+def _session(options: Options) -> "Session":
+    if options.session is None:
+        raise ConfigurationError("Nobody has signed in with this client: it uses a key, or none.")
+    return options.session

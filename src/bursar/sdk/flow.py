@@ -8,9 +8,9 @@ sending twice does what sending once does, and not if the server asks for more p
 
 import secrets
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from bursar.sdk import errors, values
 from bursar.sdk.calls import Answer, Call
@@ -28,7 +28,10 @@ _MESSAGE_LENGTH: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this, and say what came: an `Answer`, or the error for which none came."""
+    """Send this, and say what came: an `Answer`, or the error for which none came.
+
+    Of what `must_arrive` the answer is wanted even by whoever is called off meanwhile.
+    """
 
     method: str
     url: str
@@ -37,6 +40,7 @@ class Send:
     content: bytes | None = field(repr=False)
     timeout_s: float | None
     is_stream: bool
+    must_arrive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,19 @@ class Wait:
     seconds: float
 
 
+T = TypeVar("T")
 Came: TypeAlias = Answer | BursarError | None
-Flow: TypeAlias = Generator[Send | Wait, Came, Answer]
+Steps: TypeAlias = Generator[Send | Wait, Came, T]
 
 
-def exchange(call: Call[object], options: Options) -> Flow:
+def exchange(call: Call[object], options: Options) -> Steps[Answer]:
     """Carry out a call; returns the success, raises BursarError for anything else."""
     request = _request(call, options)
+    session = None if call.is_anonymous or options.api_key is not None else options.session
+    bearer = None
+    if session is not None:
+        bearer = yield from session.bearer(options)
+        request = _signed(request, bearer)
     left = options.max_retries if call.may_repeat else 0
     pause_s = _FIRST_PAUSE_S
     has_failed = False
@@ -67,6 +77,11 @@ def exchange(call: Call[object], options: Options) -> Flow:
             failure: BursarError = refusal(came)
         else:
             failure = came or InvalidAnswer("Nothing came.")
+        if session is not None and bearer is not None and _is_of_token(failure):
+            # It has ended before its time, as by a clock that was set. Once: the next one is new.
+            renewed = yield from session.renew(options, refused=bearer)
+            request, bearer = _signed(request, renewed), None
+            continue
         wait_s = _wait_s(failure, pause_s)
         if left <= 0 or wait_s is None:
             raise failure
@@ -125,9 +140,9 @@ def _request(call: Call[object], options: Options) -> Send:
         "user-agent": f"bursar-python/{__version__}",
         **call.headers,
     }
-    if options.api_key is not None:
+    if options.api_key is not None and not call.is_anonymous:
         headers["authorization"] = f"Bearer {options.api_key}"
-    elif not call.is_public:
+    elif not (call.is_public or call.is_anonymous or options.session):
         raise ConfigurationError(
             "There is no API key for this address: pass api_key=…, or set BURSAR_API_KEY."
         )
@@ -144,7 +159,17 @@ def _request(call: Call[object], options: Options) -> Send:
         name: values.parameter(value) for name, value in call.query.items() if value is not None
     }
     url = options.base_url + call.path
-    return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream)
+    # What the server answers again, it does so for a few seconds.
+    must_arrive = call.is_answered_again
+    return Send(call.method, url, sent, headers, content, timeout_s, call.is_stream, must_arrive)
+
+
+def _signed(request: Send, bearer: str) -> Send:
+    return replace(request, headers={**request.headers, "authorization": f"Bearer {bearer}"})
+
+
+def _is_of_token(failure: BursarError) -> bool:
+    return isinstance(failure, errors.Unauthenticated) and failure.code == "invalid_token"
 
 
 def _wait_s(failure: BursarError, pause_s: float) -> float | None:
@@ -205,7 +230,8 @@ def _object(content: bytes) -> Mapping[str, Any] | None:
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, str):
         # The form of other dialects on the same host.
-        return {"message": error, "code": body.get("code")}
+        rest = {name: value for name, value in body.items() if name not in ("error", "error_type")}
+        return {"code": body.get("error_type"), **rest, "message": error}
     return error if isinstance(error, dict) else None
 
 

@@ -76,6 +76,8 @@ def shown(value: object) -> str:
         return text.replace("+00:00", "Z")
     if isinstance(value, Decimal):
         return format(value, "f")
+    if isinstance(value, values.Secret):
+        return repr(value)[1:-1]
     return values.redact(str(value))
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Field  # noqa: PLC0414 - resources take it from here
 
 from bursar.sdk import frames, values
@@ -24,7 +24,7 @@ R = TypeVar("R", bound="Result")
 # Money in USD, a moment with its time zone, and a secret that its repr does not show.
 Usd = Decimal
 Moment = AwareDatetime
-SecretText = Annotated[str, BeforeValidator(Secret)]
+SecretText = Annotated[str, AfterValidator(Secret)]
 
 
 class Result(BaseModel):

@@ -7,8 +7,9 @@ library is imported at the first call, so that importing the SDK costs little.
 import threading
 import time
 import weakref
-from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import aclosing, closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from bursar.sdk import flow
@@ -22,10 +23,14 @@ from bursar.sdk.errors import (
     TimedOut,
     TlsFailed,
 )
-from bursar.sdk.flow import Came, Send, Wait
+from bursar.sdk.flow import Came, Send, Steps, Wait
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx2
+
+T = TypeVar("T")
 
 MOST_BYTES: Final = 64_000_000
 MOST_ERROR_BYTES: Final = 64_000
@@ -50,14 +55,19 @@ class Connection:
 
     def run(self, call: Call[object], options: Options) -> Answer:
         """Carry out a call; of a stream, up to its first byte."""
-        exchange = flow.exchange(call, options)
-        step = next(exchange)
-        try:
-            while True:
-                step = exchange.send(self._take(step))
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+        return self.drive(flow.exchange(call, options))
+
+    def drive(self, steps: Steps[T]) -> T:
+        """Carry out steps to their end, and return what they come to."""
+        # However it ends, it ends now: a step may hold a lock.
+        with closing(steps):
+            try:
+                step = next(steps)
+                while True:
+                    step = steps.send(self._take(step))
+            except StopIteration as done:
+                value: T = done.value
+                return value
 
     def _take(self, step: Send | Wait) -> Came:
         import httpx2
@@ -97,23 +107,54 @@ class AsyncConnection:
         self._http = http_client
         self._is_ours = http_client is None
         self._is_closed = False
+        self._on_the_way: set[asyncio.Task[Came]] = set()
 
     async def close(self) -> None:
         """Close what was opened here; a client that was handed in stays open."""
         self._is_closed = True
+        if self._on_the_way:
+            import asyncio
+
+            await asyncio.wait(self._on_the_way, timeout=_CONNECT_S)
         if self._http is not None and self._is_ours:
             await self._http.aclose()
 
     async def run(self, call: Call[object], options: Options) -> Answer:
         """Carry out a call; of a stream, up to its first byte."""
-        exchange = flow.exchange(call, options)
-        step = next(exchange)
+        return await self.drive(flow.exchange(call, options))
+
+    async def drive(self, steps: Steps[T]) -> T:
+        """Carry out steps to their end, and return what they come to.
+
+        Cancelled while something is on its way that must arrive, they are left to take it.
+        """
+        sending: asyncio.Task[Came] | None = None
         try:
+            step = next(steps)
             while True:
-                step = exchange.send(await self._take(step))
+                if isinstance(step, Send) and step.must_arrive:
+                    sending = self._sending(step)
+                    came = await _shield(sending)
+                    sending = None
+                else:
+                    came = await self._take(step)
+                step = steps.send(came)
         except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+            value: T = done.value
+            return value
+        finally:
+            if sending is None:
+                steps.close()
+            else:
+                sending.add_done_callback(partial(_hand_over, steps))
+
+    def _sending(self, step: Send) -> "asyncio.Task[Came]":
+        import asyncio
+
+        sending = asyncio.ensure_future(self._take(step))
+        self._on_the_way.add(sending)
+        sending.add_done_callback(self._on_the_way.discard)
+        return sending
 
     async def _take(self, step: Send | Wait) -> Came:
         import httpx2
@@ -143,6 +184,19 @@ class AsyncConnection:
             except (OSError, ValueError) as error:
                 raise _unusable(error) from error
         return self._http
+
+
+async def _shield(sending: "asyncio.Task[Came]") -> Came:
+    import asyncio
+
+    return await asyncio.shield(sending)
+
+
+def _hand_over(steps: Steps[Any], sending: "asyncio.Task[Came]") -> None:
+    """Let steps that nobody waits for any more take what has come, and no further step."""
+    with closing(steps), suppress(StopIteration, BursarError):
+        if not sending.cancelled() and sending.exception() is None:
+            steps.send(sending.result())
 
 
 def failure(error: Exception, url: str) -> BursarError:

@@ -17,6 +17,8 @@ from bursar.sdk.errors import InvalidArgument
 
 UsdIn: TypeAlias = Decimal | int | str | float
 _SECRET: Final = re.compile(r"\b(b[spo]k_)[0-9A-Za-z]{30,}([0-9A-Za-z]{6})\b")
+# Refresh tokens, those of letters, and access tokens, of which nobody needs to see an end.
+_TOKEN: Final = re.compile(r"\b(b[rl]t_)[0-9a-f]{16,}|\b(eyJ)[\w-]+\.[\w-]+\.[\w-]+")
 _MOST_DIGITS: Final = 40
 
 
@@ -38,12 +40,13 @@ class Secret(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(redact(self) if _SECRET.search(self) else "…")
+        shortened = redact(self)
+        return repr(shortened if shortened != self else "…")
 
 
 def redact(text: str) -> str:
-    """Return the text with every key in it shortened to its prefix and last six characters."""
-    return _SECRET.sub(r"\1…\2", text)
+    """Return the text with its keys shortened to prefix and last six characters, and its tokens."""
+    return _TOKEN.sub(lambda found: f"{found[1] or found[2]}…", _SECRET.sub(r"\1…\2", text))
 
 
 # ── Out ─────────────────────────────────────────────────────────────────────────────────────────

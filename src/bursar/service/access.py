@@ -17,10 +17,12 @@ from bursar.core.permissions import Address, Rights
 from bursar.core.refusals import Reason
 from bursar.core.secrets import KeyKind
 from bursar.service.people import tokens
-from bursar.store import credentials
+from bursar.service.people.tokens import Bearer
+from bursar.store import credentials, keys
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
 from bursar.store.people import members, sessions
+from bursar.store.people.sessions import SessionRow
 from bursar.store.tenants import accounts
 
 
@@ -62,11 +64,20 @@ class InferencePrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class ProvisioningPrincipal(Principal):
-    """May do in its own account what its role allows; a key that acts for nobody is an owner's."""
+    """May do in its own account what its role allows; a key that acts for nobody is an owner's.
+
+    With an access token that a key was traded for, `session_seal` is the session's.
+    """
 
     kind = KeyKind.PROVISIONING
 
     role: Role = Role.OWNER
+    session_seal: bytes = field(default=b"", repr=False)
+
+    @property
+    def seal(self) -> bytes | None:
+        """The same for all access tokens of a session: an answer outlives the token."""
+        return self.session_seal or None
 
     def may(self, action: Action) -> bool:
         """Whether the caller's role allows this."""
@@ -78,7 +89,6 @@ class UserPrincipal(ProvisioningPrincipal):
     """A person who has signed in; instead of a key's id it has its session's, below zero."""
 
     email: str = ""
-    session_seal: bytes = field(default=b"", repr=False)
 
     @property
     def session_id(self) -> int:
@@ -90,10 +100,25 @@ class UserPrincipal(ProvisioningPrincipal):
         """How the ledger names who did something."""
         return f"user:{self.user_id}"
 
+
+@dataclass(frozen=True, slots=True)
+class HostPrincipal(ProvisioningPrincipal):
+    """Whoever works on the installation's own host: an owner of the account that they name.
+
+    No secret makes anybody this; the files of the installation do, for a command that opens them.
+    """
+
+    command_seal: bytes = field(default=b"", repr=False)
+
+    @property
+    def actor(self) -> str:
+        """How the ledger names who did something."""
+        return "command line"
+
     @property
     def seal(self) -> bytes | None:
-        """The same for all access tokens of the session: an answer outlives the token."""
-        return self.session_seal
+        """What the command has made for itself: nothing is asked by two of them."""
+        return self.command_seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +146,22 @@ async def authenticate(
     if forms.looks_like_one(raw):
         if not issubclass(wanted, ProvisioningPrincipal):
             raise _refused(Reason.WRONG_KEY_TYPE)
-        return cast("P", await _find_user(tx, token=raw, now_ms=now_ms))
+        return await _find_bearer(tx, token=raw, wanted=wanted, now_ms=now_ms, address=address)
     if secrets.parse(secret) is None:
         raise _refused(Reason.MALFORMED)
     row = await credentials.find_credential(tx, secret_hash=secrets.digest(secret))
+    return await _admit(tx, row, wanted=wanted, now_ms=now_ms, address=address)
+
+
+async def _admit(
+    tx: ReadTx,
+    row: CredentialRow | None,
+    *,
+    wanted: type[P],
+    now_ms: int,
+    address: Address | None,
+) -> P:
+    """Who has a key, if it opens what is wanted at this moment and from this address."""
     reason = _find_reason(row, wanted.kind, now_ms)
     if row is None or reason is not None:
         raise _refused(reason or Reason.UNKNOWN)
@@ -149,14 +186,45 @@ async def authenticate(
     return found
 
 
-async def _find_user(tx: ReadTx, *, token: bytes, now_ms: int) -> UserPrincipal:
-    """Who has signed in, as the database has them now, whatever was true when they did."""
+async def _find_bearer(
+    tx: ReadTx, *, token: bytes, wanted: type[P], now_ms: int, address: Address | None
+) -> P:
+    """Whom an access token is about, as the database has them now, whatever was true once."""
     bearer = await tokens.find_bearer(tx, token=token, now_ms=now_ms)
     if bearer is None:
         raise _invalid_token()
     session = await sessions.find_session(tx, session_id=bearer.session_id)
     if session is None or session.ended_ms is not None or session.expires_ms <= now_ms:
         raise _invalid_token()
+    if session.key_id is not None:
+        if issubclass(wanted, UserPrincipal):
+            raise _refused(Reason.WRONG_KEY_TYPE)
+        return cast("P", await _find_key(tx, bearer, session, now_ms=now_ms, address=address))
+    return cast("P", await _find_user(tx, bearer, session))
+
+
+async def _find_key(
+    tx: ReadTx, bearer: Bearer, session: SessionRow, *, now_ms: int, address: Address | None
+) -> ProvisioningPrincipal:
+    """The key that was traded for a token: it must open the account itself, and with that secret.
+
+    A secret that is rotated away takes what it was traded for with it.
+    """
+    account_id, key_id = session.account_id, session.key_id or 0
+    row = await credentials.find_of_key(tx, account_id=account_id, key_id=key_id)
+    key = await keys.find_key(tx, account_id=account_id, key_id=key_id, kind=None)
+    if key is None or bearer.account_id != account_id:
+        raise _invalid_token()
+    if session.created_ms <= (key.rotated_ms or 0) and now_ms >= (key.previous_until_ms or 0):
+        raise _invalid_token()
+    try:
+        found = await _admit(tx, row, wanted=ProvisioningPrincipal, now_ms=now_ms, address=address)
+    except Unauthenticated:
+        raise _invalid_token() from None
+    return replace(found, session_seal=bearer.seal)
+
+
+async def _find_user(tx: ReadTx, bearer: Bearer, session: SessionRow) -> UserPrincipal:
     member = await members.find_member(tx, account_id=bearer.account_id, user_id=bearer.user_id)
     if session.user_id != bearer.user_id or member is None or not member.is_enabled:
         raise _invalid_token()

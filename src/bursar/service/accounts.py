@@ -4,14 +4,17 @@ Owns an account's states: active, suspended (its keys are refused, and may work 
 (for good). Must not know keys' rules or money's: it calls `keys` and `ledger`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bursar.core import text, windows
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.people import emails
 from bursar.core.secrets import KeyKind
+from bursar.core.tenants import terms
 from bursar.service import keys, ledger
+from bursar.service.audit import notes
 from bursar.service.limits import plans
 from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
@@ -35,11 +38,16 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountChange:
-    """What to change of an account; None leaves alone."""
+    """What to change of an account; None leaves alone.
+
+    Of `features` those that are named are set, or taken away where the value is None.
+    """
 
     name: str | None = None
     time_zone: str | None = None
     plan_id: int | None = None
+    currency: str | None = None
+    features: Mapping[str, object] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +70,29 @@ async def create(
     credit_nanos: int,
     actor: str,
     plan_id: int = DEFAULT_PLAN_ID,
+    currency: str = terms.DEFAULT_CURRENCY,
+    features: Mapping[str, object] | None = None,
 ) -> Account:
     """Open an account with a wallet and, unless `credit_nanos` is 0, a grant of starting credit.
 
-    Raises Invalid for the name, the time zone or the credit, and NotFound for the plan.
+    Raises Invalid for the name, the time zone, the credit, the currency or a feature, and NotFound
+    for the plan.
     """
     clean_name = text.clean_name(name)
+    agreed = terms.merge_features({}, features or {})
     windows.find_zone(time_zone)
     await plans.hold(tx, plan_id=plan_id)
-    row = await accounts.insert_account(tx, name=clean_name, time_zone=time_zone, plan_id=plan_id)
+    row = await accounts.insert_account(
+        tx,
+        name=clean_name,
+        time_zone=time_zone,
+        plan_id=plan_id,
+        currency=terms.clean_currency(currency),
+        features=agreed,
+    )
     await allowances.insert_allowance(tx, ref=allowances.wallet(row.id), limit=0)
     tx.announce(changes.ACCOUNT, account_id=row.id)
+    _note(tx, AuditAction.ACCOUNT_CREATE, None, row)
     if credit_nanos:
         await ledger.grant(
             tx, account_id=row.id, amount_nanos=credit_nanos, note="Starting credit", actor=actor
@@ -99,7 +119,7 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     """Change an account and return it as it is then.
 
     Another plan is in force at once, for all its keys. Raises NotFound for the account or the plan,
-    and Invalid for the name or the time zone.
+    and Invalid for the name, the time zone, the currency or a feature.
     """
     before = await get(tx, account_id=account_id)
     if change.plan_id is not None:
@@ -110,6 +130,11 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
     if change.time_zone is not None:
         windows.find_zone(change.time_zone)
         values["time_zone"] = change.time_zone
+    if change.currency is not None:
+        values["currency"] = terms.clean_currency(change.currency)
+    if change.features is not None:
+        agreed = await accounts.find_features_for_update(tx, account_id=account_id)
+        values["features"] = terms.merge_features(agreed, change.features)
     if values:
         await accounts.update_account(tx, account_id=account_id, values=values)
         tx.announce(changes.ACCOUNT, account_id=account_id)
@@ -117,22 +142,27 @@ async def update(tx: WriteTx, *, account_id: int, change: AccountChange) -> Acco
         await zones.move_windows(
             tx, account_id=account_id, former=before.row.time_zone, zone=change.time_zone
         )
-    return await get(tx, account_id=account_id)
+    after = await get(tx, account_id=account_id)
+    _note(tx, AuditAction.ACCOUNT_UPDATE, before.row, after.row)
+    return after
 
 
 async def suspend(tx: WriteTx, *, account_id: int) -> Account:
     """Stop an account's keys until it is resumed; raises NotFound and Conflict (cancelled)."""
-    return await _set_status(tx, account_id=account_id, status="suspended")
+    action = AuditAction.ACCOUNT_SUSPEND
+    return await _set_status(tx, account_id=account_id, status="suspended", action=action)
 
 
 async def resume(tx: WriteTx, *, account_id: int) -> Account:
     """Let a suspended account's keys work again; raises NotFound and Conflict (cancelled)."""
-    return await _set_status(tx, account_id=account_id, status="active")
+    action = AuditAction.ACCOUNT_RESUME
+    return await _set_status(tx, account_id=account_id, status="active", action=action)
 
 
 async def cancel(tx: WriteTx, *, account_id: int) -> Account:
     """Stop an account for good; raises NotFound and Conflict (cancelled before)."""
-    return await _set_status(tx, account_id=account_id, status="cancelled")
+    action = AuditAction.ACCOUNT_CANCEL
+    return await _set_status(tx, account_id=account_id, status="cancelled", action=action)
 
 
 async def bootstrap_installation(
@@ -164,6 +194,13 @@ async def bootstrap_installation(
         tx, email=email, name="Administrator", password_hash=hash_password(password)
     )
     await users.insert_member(tx, account_id=account_id, user_id=user_id, role="owner")
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.USER_JOIN,
+        target=f"user:{user_id}",
+        after={"email": email, "role": "owner"},
+    )
 
     async def make(kind: KeyKind, of_account: int, of_user: int | None) -> str:
         new = await keys.create(
@@ -186,10 +223,23 @@ async def bootstrap_installation(
     )
 
 
-async def _set_status(tx: WriteTx, *, account_id: int, status: str) -> Account:
+async def _set_status(tx: WriteTx, *, account_id: int, status: str, action: AuditAction) -> Account:
     found = await get(tx, account_id=account_id)
     if found.row.status == "cancelled":
         raise Conflict("account_cancelled", "The account is cancelled.")
     await accounts.set_status(tx, account_id=account_id, status=status)
     tx.announce(changes.ACCOUNT, account_id=account_id)
-    return await get(tx, account_id=account_id)
+    after = await get(tx, account_id=account_id)
+    _note(tx, action, found.row, after.row)
+    return after
+
+
+def _note(tx: WriteTx, action: AuditAction, before: AccountRow | None, after: AccountRow) -> None:
+    notes.note(
+        tx,
+        account_id=after.id,
+        action=action,
+        target=f"account:{after.id}",
+        before=None if before is None else notes.of_account(before),
+        after=notes.of_account(after),
+    )

@@ -85,6 +85,8 @@ async def analyse(
     by_day = await usage.sum_by_day(tx, account_id=account_id, from_ms=from_ms, days=days)
     by_model = await usage.sum_by_model(tx, account_id=account_id, from_ms=from_ms, days=days)
     by_key = await usage.sum_by_key(tx, account_id=account_id, from_ms=from_ms, days=days)
+    # What was used without a key has the id 0 in roll-ups.
+    by_key.pop(0, None)
     models, key_rows = _by_cost(by_model), _by_cost(by_key)
     return Analytics(
         by_day=sorted(by_day.items()),

@@ -12,7 +12,10 @@ from typing import TypeVar
 
 from bursar.core import text
 from bursar.core.allowances import Allowance
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Invalid, NotFound
+from bursar.core.money import format_usd
+from bursar.service.audit import notes
 from bursar.store import changes, ledger
 from bursar.store.database import Database, ReadTx, WriteTx
 from bursar.store.ledger import Entry, NewTransfer, Position
@@ -130,6 +133,12 @@ async def list_entries(
     return await ledger.list_entries(tx, account_id=account_id, behind=behind, limit=limit)
 
 
+def is_leased() -> Conflict:
+    """Return what says that leases are in the way: see `when_leases_return`."""
+    message = "Requests in flight hold that credit. Try again later."
+    return Conflict(_LEASED, message, retry_after_s=1)
+
+
 def balance_of(wallet: Allowance) -> int:
     """What is left of a wallet, in nano-USD."""
     return wallet.left or 0
@@ -158,7 +167,20 @@ async def _post(tx: WriteTx, *, new: NewTransfer) -> Posting:
     entry = await ledger.insert_transfer(tx, new=new)
     subject = allowances.wallet(new.account_id).name
     tx.announce(changes.ALLOWANCE, account_id=new.account_id, subject=subject)
-    return Posting(entry, await get_balance(tx, account_id=new.account_id))
+    balance_nanos = await get_balance(tx, account_id=new.account_id)
+    is_grant = new.kind == "grant"
+    notes.note(
+        tx,
+        account_id=new.account_id,
+        action=AuditAction.CREDIT_GRANT if is_grant else AuditAction.CREDIT_CORRECT,
+        target=f"transfer:{entry.id}",
+        after={
+            "amount": format_usd(entry.amount_nanos),
+            "balance": format_usd(balance_nanos),
+            "note": new.note,
+        },
+    )
+    return Posting(entry, balance_nanos)
 
 
 async def _require_account(tx: ReadTx, *, account_id: int) -> None:
@@ -172,6 +194,4 @@ async def _require_account(tx: ReadTx, *, account_id: int) -> None:
 def _cannot_debit(wallet: Allowance, amount_nanos: int) -> Conflict:
     if balance_of(wallet) < amount_nanos:
         return Conflict("insufficient_credit", "The account does not have that much credit left.")
-    return Conflict(
-        _LEASED, "Requests in flight hold that credit. Try again later.", retry_after_s=1
-    )
+    return is_leased()

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from bursar.core import permissions, text
+from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.service.access import Principal
+from bursar.service.audit import notes
 from bursar.service.keys import fields
 from bursar.service.keys.fields import UNCHANGED, Unchanged, clean_description
 from bursar.store import changes, keys
@@ -55,7 +57,9 @@ async def create(
         message = f"An account may have at most {MAX_PROJECTS} projects."
         raise Conflict("too_many_projects", message)
     project_id = await projects.insert_project(tx, account_id=account_id, values=values)
-    return await get(tx, account_id=account_id, project_id=project_id)
+    made = await get(tx, account_id=account_id, project_id=project_id)
+    _note(tx, AuditAction.PROJECT_CREATE, made, after=notes.of_project(made))
+    return made
 
 
 async def get(tx: ReadTx, *, account_id: int, project_id: int) -> ProjectRow:
@@ -80,6 +84,7 @@ async def update(
 
     Its labels go with the calls of its keys within a second.
     """
+    before = await get(tx, account_id=account_id, project_id=project_id)
     found: dict[str, Any] = {}
     if change.name is not None:
         found["name"] = text.clean_name(change.name)
@@ -96,7 +101,10 @@ async def update(
         if "labels" in found:
             # Any key of the account may be one of the project's.
             tx.announce(changes.ACCOUNT, account_id=account_id)
-    return await get(tx, account_id=account_id, project_id=project_id)
+    after = await get(tx, account_id=account_id, project_id=project_id)
+    action = AuditAction.PROJECT_UPDATE
+    _note(tx, action, after, before=notes.of_project(before), after=notes.of_project(after))
+    return after
 
 
 async def delete(tx: WriteTx, *, account_id: int, project_id: int) -> None:
@@ -104,6 +112,7 @@ async def delete(tx: WriteTx, *, account_id: int, project_id: int) -> None:
 
     Raises NotFound, and Conflict (`project_has_keys`).
     """
+    before = await get(tx, account_id=account_id, project_id=project_id)
     # Its row first: who puts a key into it waits for this, and then finds it gone.
     if not await projects.delete_project(tx, account_id=account_id, project_id=project_id):
         raise _not_found()
@@ -111,6 +120,7 @@ async def delete(tx: WriteTx, *, account_id: int, project_id: int) -> None:
         if await keys.count_keys(tx, account_id=account_id, kind=kind, project_id=project_id):
             message = "Keys belong to the project. Move or delete them first."
             raise Conflict("project_has_keys", message)
+    _note(tx, AuditAction.PROJECT_DELETE, before, before=notes.of_project(before))
     scope = f"project:{project_id}"
     for row in await allowances.list_of_scope(tx, account_id=account_id, scope=scope):
         tx.announce(changes.ALLOWANCE, account_id=account_id, subject=row.ref.name)
@@ -132,6 +142,7 @@ async def add_member(
     """
     if not await projects.lock_project(tx, account_id=account_id, project_id=project_id):
         raise _not_found()
+    project = await get(tx, account_id=account_id, project_id=project_id)
     if await users.find_role(tx, account_id=account_id, user_id=user_id) is None:
         raise _not_found("user_id")
     if not await fields.is_trusted(tx, account_id=account_id, by=by):
@@ -141,15 +152,30 @@ async def add_member(
         message = f"A project may have at most {MAX_MEMBERS} members."
         raise Conflict("too_many_members", message)
     await projects.insert_member(tx, account_id=account_id, project_id=project_id, user_id=user_id)
+    if user_id not in {member.user_id for member in members}:
+        _note(tx, AuditAction.PROJECT_ADD_MEMBER, project, after={"user_id": user_id})
 
 
 async def remove_member(tx: WriteTx, *, account_id: int, project_id: int, user_id: int) -> None:
     """End a user's membership of the project; raises NotFound. Their keys in it stay."""
-    await get(tx, account_id=account_id, project_id=project_id)
+    project = await get(tx, account_id=account_id, project_id=project_id)
     if not await projects.delete_member(
         tx, account_id=account_id, project_id=project_id, user_id=user_id
     ):
         raise _not_found()
+    _note(tx, AuditAction.PROJECT_REMOVE_MEMBER, project, before={"user_id": user_id})
+
+
+def _note(
+    tx: WriteTx,
+    action: AuditAction,
+    row: ProjectRow,
+    *,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> None:
+    account_id, target = row.account_id, f"project:{row.id}"
+    notes.note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
 
 
 def _encode(labels: Mapping[str, str] | None) -> str | None:

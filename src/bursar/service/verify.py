@@ -5,11 +5,14 @@ tests: the figure that admits a request, the figure that is shown, the invoice a
 usage rows are one integer.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from bursar.core import windows
 from bursar.core.windows import Window
+from bursar.service.audit import proof as audit
+from bursar.store.audit import rows
+from bursar.store.audit.rows import Head
 from bursar.store.database import ReadTx
 from bursar.store.plane import proof
 from bursar.store.plane.proof import Span
@@ -21,7 +24,8 @@ MOST_KEPT = 10_000
 class Difference:
     """A figure that is not what its rows say; None where a row is missing.
 
-    Money is in nano-USD, everything else in its own unit.
+    Money is in nano-USD, everything else in its own unit. What has no figures, as a row of the
+    audit log that does not fit, is told in `words`.
     """
 
     check: str
@@ -29,9 +33,12 @@ class Difference:
     subject: str
     expected: int | None
     found: int | None
+    words: str = ""
 
     def __str__(self) -> str:
         owner = "" if self.account_id is None else f"account {self.account_id}: "
+        if self.words:
+            return f"{owner}{self.subject} {self.words} ({self.check})"
         found = "missing" if self.found is None else str(self.found)
         expected = "nothing" if self.expected is None else str(self.expected)
         return f"{owner}{self.subject} is {found}, expected {expected} ({self.check})"
@@ -57,17 +64,27 @@ async def verify(tx: ReadTx, *, now_ms: int) -> Report:
 
 async def count_rows(tx: ReadTx) -> dict[str, int]:
     """How many rows of each kind there are to prove."""
-    return await proof.count_rows(tx)
+    return {**await proof.count_rows(tx), "audit": await rows.count_rows(tx)}
 
 
-async def find_differences(tx: ReadTx, *, now_ms: int) -> AsyncIterator[Difference]:
-    """Yield the differences as they are found.
+async def list_heads(tx: ReadTx) -> list[Head]:
+    """The ends of the audit logs: kept elsewhere, they prove that nothing was cut off."""
+    return await audit.list_heads(tx)
+
+
+async def find_differences(
+    tx: ReadTx, *, now_ms: int, noted: Sequence[Head] = ()
+) -> AsyncIterator[Difference]:
+    """Yield the differences as they are found; `noted` are ends of audit logs kept elsewhere.
 
     Allowances of windows that have ended are not compared: the next lease begins them anew.
     """
     zones = await proof.list_zones(tx)
     async for finding in proof.find_differences(tx, spans=_spans(zones, now_ms)):
         yield Difference(*finding)
+    async for each in audit.find_breaks(tx, noted=noted):
+        subject = f"audit row {each.id}"
+        yield Difference("audit", each.account_id, subject, None, None, each.words)
 
 
 def _spans(zones: list[str], now_ms: int) -> list[Span]:

@@ -19,6 +19,8 @@ NAMES = (
     "alerts",
     "sessions",
     "invitations",
+    "passkeys",
+    "identities",
     "workers",
     "changes",
 )

@@ -105,7 +105,7 @@ async def find_all(tx: ReadTx, *, secret_hashes: Sequence[bytes]) -> dict[bytes,
         or_(keys.c.secret_hash.in_(secret_hashes), keys.c.previous_hash.in_(secret_hashes))
     )
     rows = list(await tx.execute(query))
-    scopes = {row.id: _scopes(row) for row in rows}
+    scopes = {row.id: scopes_of(row) for row in rows}
     wanted = {(row.account_id, scope) for row in rows for scope in scopes[row.id]}
     limits = await allowances.list_by_scope(tx, wanted=wanted)
     of_plans = await plans.list_limits(tx, plan_ids=list({row.plan_id for row in rows}))
@@ -113,7 +113,7 @@ async def find_all(tx: ReadTx, *, secret_hashes: Sequence[bytes]) -> dict[bytes,
     found: dict[bytes, CredentialRow] = {}
     for row in rows:
         lines = of_plans[row.plan_id]
-        found_limits = _of_scopes(limits, row.account_id, scopes[row.id], lines=lines)
+        found_limits = limits_of(limits, row.account_id, scopes[row.id], lines=lines)
         credential = _credential(row, found_limits)
         if row.secret_hash in asked:
             found[bytes(row.secret_hash)] = credential
@@ -146,7 +146,8 @@ def _credential(row: Row[*tuple[object, ...]], limits: tuple[Allowance, ...]) ->
     )
 
 
-def _scopes(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
+def scopes_of(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
+    """Return the scopes whose limits apply to a key's row (its `id`, `project_id`, `user_id`)."""
     scopes = ["wallet", "account", f"key:{row.id}"]
     if row.project_id is not None:
         scopes.append(f"project:{row.project_id}")
@@ -155,13 +156,14 @@ def _scopes(row: Row[*tuple[object, ...]]) -> tuple[str, ...]:
     return tuple(scopes)
 
 
-def _of_scopes(
+def limits_of(
     limits: dict[tuple[int, str], list[Allowance]],
     account_id: int,
     scopes: tuple[str, ...],
     *,
     lines: Sequence[PlanLimit],
 ) -> tuple[Allowance, ...]:
+    """Return the allowances of these scopes, with a plan's defaults, in the order of locking."""
     found = {row.ref: row for scope in scopes for row in limits.get((account_id, scope), ())}
     for line in lines:
         for scope in scopes if line.effective is not None else ():

@@ -6,18 +6,20 @@ A use case gets a `Tx`; whether it may write is its type.
 """
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from sqlalchemy import CursorResult, Executable, exc, insert, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from bursar.core.audit.events import SYSTEM, AuditEvent, Origin
 from bursar.core.errors import InvariantViolated
 from bursar.store.connections.postgresql import PostgresLink
 from bursar.store.connections.sqlite import SqliteLink
@@ -29,6 +31,12 @@ UNAVAILABLE: Final = (SQLAlchemyError, OSError, TimeoutError)
 REFUSED: Final = (IntegrityError, InvariantViolated, OverflowError)
 
 CHANNEL: Final = "bursar_changes"
+TENANT_ROLE: Final = "bursar_tenant"
+# Until the transaction ends: whose rows there are, and the role that sees no others.
+_BIND: Final = """
+    SELECT set_config('bursar.account', $1, true), set_config('bursar.user', $2, true),
+           set_config('role', 'bursar_tenant', true)
+"""
 POSTGRESQL: Final = "postgresql"
 SQLITE: Final = "sqlite"
 # What a database says to the one of two transactions that must give way to the other.
@@ -71,10 +79,16 @@ class ReadTx:
 
 @dataclass(slots=True)
 class WriteTx(ReadTx):
-    """A transaction that may write; what it announces is published when it commits."""
+    """A transaction that may write; what it announces is published when it commits.
+
+    `origin` is who has it written. `closing` are its last steps, before what is announced.
+    """
 
     now_ms: int
     announced: list[tuple[str, int, str]]
+    origin: Origin = SYSTEM
+    audited: list[AuditEvent] = field(default_factory=list)
+    closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def announce(self, topic: str, *, account_id: int, subject: str = "") -> None:
         """Tell every worker, at commit, that `subject` of this topic has changed."""
@@ -101,11 +115,16 @@ class Database:
         self.url: URL = make_url(url)
         self.dialect = self.url.get_backend_name()
         self.clock_ms = clock_ms
+        # Whether row-level security holds what is `bound`; on PostgreSQL, until somebody finds that
+        # it does not.
+        self.has_wall = self.dialect == POSTGRESQL
+        self._bound_to: tuple[str, str] | None = None
         self._link = _find_way(self.url, self.dialect, connections, command_timeout_s)
         self.engine: AsyncEngine = self._link.engine
         self._write_lock = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Change]], None]] = []
         self._barriers: list[Callable[[], Awaitable[None]]] = []
+        self._origin = SYSTEM
 
     @property
     def path(self) -> Path | None:
@@ -119,6 +138,24 @@ class Database:
         Where it rises, commits that were acknowledged shortly before may be gone.
         """
         return self._link.timeline if isinstance(self._link, PostgresLink) else 0
+
+    def bound(self, *, account_id: int, user_id: int | None) -> Self:
+        """The same database as one account has it, and somebody in it.
+
+        Where there is a wall, its transactions see and change no other account's rows, whatever
+        they ask for: row-level security, in case that a condition of ours is missing.
+        """
+        if not self.has_wall:
+            return self
+        found = copy.copy(self)
+        found._bound_to = (str(account_id), "" if user_id is None else str(user_id))
+        return found
+
+    def of(self, origin: Origin) -> Self:
+        """The same database for one caller: the audit log names them as who has things written."""
+        found = copy.copy(self)
+        found._origin = origin
+        return found
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -134,7 +171,9 @@ class Database:
             if self.dialect == POSTGRESQL:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             async with self._transaction(connection):
-                yield ReadTx(connection, self.dialect)
+                tx = ReadTx(connection, self.dialect)
+                await self._bind(tx)
+                yield tx
 
     @asynccontextmanager
     async def peek(self) -> AsyncIterator[ReadTx]:
@@ -142,7 +181,7 @@ class Database:
 
         On PostgreSQL that is one way there and back instead of three or more.
         """
-        if self.dialect == SQLITE:
+        if self.dialect == SQLITE or self._bound_to is not None:
             async with self.read() as tx:
                 yield tx
             return
@@ -190,13 +229,20 @@ class Database:
         async with self.connect() as connection:
             await connection.execution_options(bursar_write=True)
             async with self._transaction(connection):
-                tx = WriteTx(connection, self.dialect, self.clock_ms(), [])
+                tx = WriteTx(connection, self.dialect, self.clock_ms(), [], self._origin)
+                await self._bind(tx)
                 yield tx
+                for step in tx.closing:
+                    await step()
                 if tx.announced:
                     published = await _publish(tx)
         if published:
             for listener in self._listeners:
                 listener(published)
+
+    async def _bind(self, tx: ReadTx) -> None:
+        if self._bound_to is not None:
+            await tx.driver(_BIND, self._bound_to)
 
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:

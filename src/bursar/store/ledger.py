@@ -168,7 +168,7 @@ async def _list_usage(
             kind="usage",
             amount_nanos=-row.cost_nanos,
             note="",
-            key_id=row.key_id,
+            key_id=row.key_id or None,
             model=row.model,
         )
         for row in await tx.execute(query)

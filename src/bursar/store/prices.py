@@ -5,11 +5,12 @@ objects by meter. Must not know where prices come from.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, and_, insert, or_, select
 
 from bursar.core.prices import Price, Tier, rate_per_million, rate_per_unit
 from bursar.store import counters
@@ -64,27 +65,14 @@ async def list_all(tx: ReadTx, *, models: Collection[str] | None = None) -> list
     query = select(prices).order_by(prices.c.id)
     if models is not None:
         query = query.where(prices.c.model.in_(models))
-    rows = await tx.execute(query)
-    found = []
-    for row in rows:
-        tiers = [
-            (tier["above_input_tokens"], _decimals(tier["per_million"]))
-            for tier in json.loads(row.tiers)
-        ]
-        stored = NewPrice(
-            model=row.model,
-            product=row.product,
-            per_million=_decimals(json.loads(row.per_million)),
-            per_unit=_decimals(json.loads(row.per_unit)),
-            tiers=tiers,
-            is_free=bool(row.is_free),
-            context_window=row.context_window,
-            max_output_tokens=row.max_output_tokens,
-            effective_ms=row.effective_ms,
-            source=row.source,
-        )
-        found.append(as_price(row.id, stored))
-    return found
+    return _read(await tx.execute(query))
+
+
+async def list_of(tx: ReadTx, *, models: Collection[str], products: Collection[str]) -> list[Price]:
+    """Every version of these models, and of these products that are not models, oldest first."""
+    is_product = and_(prices.c.model == "", prices.c.product.in_(products))
+    query = select(prices).where(or_(prices.c.model.in_(models), is_product))
+    return _read(await tx.execute(query.order_by(prices.c.id)))
 
 
 def as_price(price_id: int, price: NewPrice) -> Price:
@@ -105,6 +93,29 @@ def as_price(price_id: int, price: NewPrice) -> Price:
             for above, per_million in price.tiers
         ),
     )
+
+
+def _read(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Price]:
+    found = []
+    for row in rows:
+        tiers = [
+            (tier["above_input_tokens"], _decimals(tier["per_million"]))
+            for tier in json.loads(row.tiers)
+        ]
+        stored = NewPrice(
+            model=row.model,
+            product=row.product,
+            per_million=_decimals(json.loads(row.per_million)),
+            per_unit=_decimals(json.loads(row.per_unit)),
+            tiers=tiers,
+            is_free=bool(row.is_free),
+            context_window=row.context_window,
+            max_output_tokens=row.max_output_tokens,
+            effective_ms=row.effective_ms,
+            source=row.source,
+        )
+        found.append(as_price(row.id, stored))
+    return found
 
 
 def _plain(decimals: Mapping[str, Decimal]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _group(tx: ReadTx, table: Table, group_by: str) -> ColumnElement[Any]:
     column = _COLUMNS.get(group_by)
     if column is not None:
         # Roll-ups have 0 for none, because their keys may not be NULL.
-        if column in {"project_id", "user_id"}:
+        if column in {"key_id", "project_id", "user_id"}:
             return func.nullif(table.c[column], 0)
         return table.c[column]
     name = group_by.removeprefix("label:")

@@ -27,11 +27,14 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One usage event as its account may see it; which upstream served it is not the account's."""
+    """One usage event as its account may see it; which upstream served it is not the account's.
+
+    `key_id` None: no key was used for it.
+    """
 
     at_ms: int
     event_id: str
-    key_id: int
+    key_id: int | None
     user_id: int | None
     project_id: int | None
     product: str
@@ -259,5 +262,6 @@ def _sum(row: Row[*tuple[object, ...]]) -> Sum:
 
 def _event(row: Row[*tuple[object, ...]]) -> EventRow:
     values = list(row)
+    values[2] = values[2] or None
     values[9], values[10] = bool(values[9]), bool(values[10])
     return EventRow(*values)  # type: ignore[arg-type]

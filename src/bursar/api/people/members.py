@@ -47,6 +47,7 @@ class InvitationShape(TypedDict):
 
     id: int
     email: str
+    name: str
     role: str
     created_at: Moment
     expires_at: Moment
@@ -59,17 +60,25 @@ class InvitationListShape(TypedDict):
 
 
 class InvitationFields(Model):
-    """Whom to invite, and as what: `owner`, `admin`, `member` or `viewer`."""
+    """Whom to invite, and as what: `owner`, `admin`, `member` or `viewer`.
+
+    `name` is what a new person is called if they do not say otherwise.
+    """
 
     email: str
     role: str = "member"
+    name: str | None = None
 
 
 class UserFields(Model):
-    """What to change of a user: absent and null leave alone."""
+    """What to change of a user: absent and null leave alone.
+
+    `name` is what this account calls them, until they give themselves another name.
+    """
 
     role: str | None = None
     is_enabled: bool | None = None
+    name: str | None = None
 
 
 class OwnFields(Model):
@@ -132,7 +141,7 @@ async def leave(call: Call[ProvisioningPrincipal]) -> Response:
 
 
 async def update(call: Call[ProvisioningPrincipal]) -> Response:
-    """Change a user's role, or let them in or not."""
+    """Change a user's role or name here, or let them in or not."""
     user_id = parse_path_id(call.path["user_id"])
 
     async def work(tx: WriteTx) -> MemberRow:
@@ -145,6 +154,7 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
             user_id=user_id,
             role=fields.role,
             is_enabled=fields.is_enabled,
+            name=fields.name,
         )
 
     return reply(shape(await call.plane.database.transact(work)))
@@ -169,7 +179,7 @@ async def invite(call: Call[ProvisioningPrincipal]) -> Response:
 
     async def effect(tx: WriteTx) -> InvitationShape:
         invited = await invitations.invite(
-            tx, people=people, by=call.caller, email=given.email, role=given.role
+            tx, people=people, by=call.caller, email=given.email, role=given.role, name=given.name
         )
         # Whoever is asked to do it again has undone the first: only the last letter counts.
         made[:] = [invited]
@@ -217,6 +227,7 @@ def _invitation(row: InvitationRow) -> InvitationShape:
     return InvitationShape(
         id=row.id,
         email=row.email,
+        name=row.name,
         role=row.role,
         created_at=format_moment(row.created_ms - row.created_ms % 1000),
         expires_at=format_moment(row.expires_ms - row.expires_ms % 1000),

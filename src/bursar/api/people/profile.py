@@ -6,7 +6,7 @@ rules; `service.people` does.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -16,7 +16,7 @@ from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, reply
 from bursar.edge.fields import Moment, format_moment, parse_path_id
 from bursar.service.access import UserPrincipal
-from bursar.service.people import passwords, second_factors, sessions, sign_in, throttles
+from bursar.service.people import passwords, proofs, second_factors, sessions, sign_in, throttles
 from bursar.service.people.second_factors import SIGNED_IN
 from bursar.service.people.sign_in import Attempt
 from bursar.store.database import WriteTx
@@ -32,9 +32,11 @@ class PasswordFields(Model):
 
 
 class EnrolmentFields(Model):
-    """Your password."""
+    """Your password, and if you have a passkey, its answer, or a recovery code as `code`."""
 
     password: str
+    code: str | None = None
+    passkey: dict[str, Any] | None = None
 
 
 class CodeFields(Model):
@@ -104,7 +106,7 @@ async def change_password(call: Call[UserPrincipal]) -> Response:
         new=given.new_password,
         session_id=call.caller.session_id,
         people=call.plane.people,
-        gate=_Inside(),
+        gate=Inside(),
     )
     return Response(status_code=204)
 
@@ -122,9 +124,22 @@ async def begin_second_factor(call: Call[UserPrincipal]) -> Response:
     """Begin with a second factor; it is asked for once a code is confirmed."""
     given = check(EnrolmentFields, call.document)
 
-    async def work(tx: WriteTx) -> EnrolmentShape:
+    people, user_id = call.plane.people, _user_id(call)
+
+    async def work(tx: WriteTx) -> EnrolmentShape | BursarError:
+        if not await second_factors.has_codes(tx, user_id=user_id):
+            refused = await proofs.check_second(
+                tx,
+                people=people,
+                user_id=user_id,
+                code=given.code,
+                passkey=given.passkey,
+                known_place=SIGNED_IN,
+            )
+            if refused is not None:
+                return refused
         made = await second_factors.begin(
-            tx, people=call.plane.people, user_id=_user_id(call), email=call.caller.email
+            tx, people=people, user_id=user_id, email=call.caller.email
         )
         return EnrolmentShape(secret=made.secret, address=made.address)
 
@@ -140,7 +155,7 @@ async def confirm_second_factor(call: Call[UserPrincipal]) -> Response:
             tx, people=call.plane.people, user_id=_user_id(call), code=given.code
         )
 
-    codes = await sign_in.in_turn(call.plane.database, _Inside(), work)
+    codes = await sign_in.in_turn(call.plane.database, Inside(), work)
     return reply(RecoveryCodesShape(recovery_codes=codes))
 
 
@@ -228,14 +243,14 @@ async def _with_password(
 ) -> T:
     plane = call.plane
     proven = await sign_in.prove_password(
-        plane.database, _attempt(call, password), people=plane.people, gate=_Inside()
+        plane.database, _attempt(call, password), people=plane.people, gate=Inside()
     )
 
     async def both(tx: WriteTx) -> T | BursarError:
         await throttles.forgive(tx, proven.buckets, wholly=True)
         return await work(tx)
 
-    return await sign_in.in_turn(plane.database, _Inside(), both)
+    return await sign_in.in_turn(plane.database, Inside(), both)
 
 
 def _attempt(call: Call[UserPrincipal], password: str) -> Attempt:
@@ -246,7 +261,7 @@ def _user_id(call: Call[UserPrincipal]) -> int:
     return call.caller.user_id or 0
 
 
-class _Inside:
+class Inside:
     """The gate for whoever has come through it already: twice would be one too many."""
 
     @asynccontextmanager

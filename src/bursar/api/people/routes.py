@@ -5,8 +5,8 @@ Owns their list. Must not know what a role allows; that is one table in `core.pe
 
 from typing import Final
 
-from bursar.api.people import members, profile, sign_in
-from bursar.api.registry import Route, anybody_sends, person, provisioning
+from bursar.api.people import members, passkeys, profile, sign_in, sso
+from bursar.api.registry import Route, anybody, anybody_sends, person, provisioning
 from bursar.core.people.roles import Action
 
 _PAGE: Final = ("cursor", "limit")
@@ -15,6 +15,9 @@ _ME: Final = f"{_USERS}/me"
 _USER: Final = f"{_USERS}/{{user_id}}"
 _INVITATIONS: Final = "/v1/account/invitations"
 _FACTOR: Final = "/v1/auth/second-factor"
+_PASSKEYS: Final = "/v1/auth/passkeys"
+_SSO: Final = "/v1/auth/sso"
+_IDENTITIES: Final = f"{_SSO}/identities"
 _RESET: Final = "/v1/auth/password-reset"
 _ACCEPT: Final = "/v1/auth/invitations/accept"
 
@@ -100,6 +103,90 @@ _OWN: Final[tuple[Route, ...]] = (
     ),
 )
 
+_PASSKEY_ROUTES: Final[tuple[Route, ...]] = (
+    anybody_sends(
+        f"{_PASSKEYS}/challenge",
+        passkeys.ask,
+        passkeys.PasskeyOptionsShape,
+        status=200,
+        body=passkeys.NothingFields,
+    ),
+    anybody_sends(
+        f"{_PASSKEYS}/login",
+        passkeys.start,
+        sign_in.TokensShape,
+        status=200,
+        body=passkeys.PasskeySignInFields,
+    ),
+    person("GET", _PASSKEYS, passkeys.list_own, passkeys.PasskeyListShape),
+    person(
+        "POST",
+        f"{_PASSKEYS}/options",
+        passkeys.begin,
+        passkeys.PasskeyOptionsShape,
+        body=passkeys.AgainFields,
+    ),
+    person(
+        "POST",
+        _PASSKEYS,
+        passkeys.finish,
+        passkeys.NewPasskeyShape,
+        status=201,
+        body=passkeys.NewPasskeyFields,
+    ),
+    person(
+        "PATCH",
+        f"{_PASSKEYS}/{{passkey_id}}",
+        passkeys.rename,
+        passkeys.PasskeyShape,
+        body=passkeys.PasskeyFields,
+    ),
+    person(
+        "POST",
+        f"{_PASSKEYS}/{{passkey_id}}/remove",
+        passkeys.remove,
+        None,
+        status=204,
+        body=passkeys.AgainFields,
+    ),
+)
+
+_SSO_ROUTES: Final[tuple[Route, ...]] = (
+    anybody(_SSO, sso.list_providers, sso.ProviderListShape),
+    anybody_sends(f"{_SSO}/start", sso.start, sso.FlowShape, status=200, body=sso.FlowFields),
+    anybody_sends(
+        f"{_SSO}/finish",
+        sso.finish,
+        sign_in.TokensShape,
+        status=200,
+        body=sso.SsoSignInFields,
+    ),
+    person("GET", _IDENTITIES, sso.list_own, sso.IdentityListShape),
+    person(
+        "POST",
+        f"{_IDENTITIES}/start",
+        sso.start_link,
+        sso.FlowShape,
+        body=sso.LinkFlowFields,
+    ),
+    person(
+        "POST",
+        _IDENTITIES,
+        sso.link,
+        sso.IdentityShape,
+        status=201,
+        body=sso.ReturnFields,
+    ),
+    person(
+        "POST",
+        f"{_IDENTITIES}/{{identity_id}}/remove",
+        sso.unlink,
+        None,
+        status=204,
+        body=passkeys.AgainFields,
+    ),
+)
+
 _USERS_ROUTES: Final[tuple[Route, ...]] = (
     # In front of those with an id: paths match in this order.
     provisioning("GET", _ME, members.show_self, members.UserShape),
@@ -149,4 +236,10 @@ _USERS_ROUTES: Final[tuple[Route, ...]] = (
     ),
 )
 
-ROUTES: Final[tuple[Route, ...]] = (*_SIGN_IN, *_OWN, *_USERS_ROUTES)
+ROUTES: Final[tuple[Route, ...]] = (
+    *_SIGN_IN,
+    *_OWN,
+    *_PASSKEY_ROUTES,
+    *_SSO_ROUTES,
+    *_USERS_ROUTES,
+)

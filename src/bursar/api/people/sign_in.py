@@ -4,6 +4,8 @@ Owns their shapes. None of these needs a key, so each says as little as it can. 
 `service.people` does.
 """
 
+from typing import Any
+
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -19,11 +21,16 @@ from bursar.store.database import WriteTx
 
 
 class SignInFields(Model):
-    """Who signs in; `code` where there is a second factor, `account_id` if not the first."""
+    """Who signs in; `code` or `passkey` where there is a second factor.
+
+    `passkey` is what the browser answered to the options of `/v1/auth/passkeys/challenge`;
+    `account_id` is sent if it is not to be the first account.
+    """
 
     email: str
     password: str
     code: str | None = None
+    passkey: dict[str, Any] | None = None
     account_id: IdIn | None = None
 
 
@@ -105,13 +112,14 @@ async def start(call: Call[None]) -> Response:
         email=given.email,
         password=given.password,
         code=given.code,
+        passkey=given.passkey,
         account_id=given.account_id,
         address=call.address,
         device=call.headers.get("user-agent", ""),
     )
     plane = call.plane
     found = await sign_in.sign_in(plane.database, attempt, people=plane.people, gate=plane.gate)
-    return reply(_tokens(found, now_ms=plane.now_ms()))
+    return reply(tokens(found, now_ms=plane.now_ms()))
 
 
 async def refresh(call: Call[None]) -> Response:
@@ -125,7 +133,7 @@ async def refresh(call: Call[None]) -> Response:
         )
 
     found = await sign_in.in_turn(plane.database, plane.gate, work)
-    return reply(_tokens(found, now_ms=plane.now_ms()))
+    return reply(tokens(found, now_ms=plane.now_ms()))
 
 
 async def revoke(call: Call[None]) -> Response:
@@ -192,7 +200,8 @@ async def accept(call: Call[None]) -> Response:
     )
 
 
-def _tokens(found: SignedIn, *, now_ms: int) -> TokensShape:
+def tokens(found: SignedIn, *, now_ms: int) -> TokensShape:
+    """The tokens of a session as JSON has them."""
     return TokensShape(
         access_token=found.access.text,
         token_type="Bearer",  # noqa: S106 - the name of the scheme

@@ -26,12 +26,13 @@ class Action(StrEnum):
     OWN_KEYS = "own_keys"  # make, rotate and delete keys of one's own
     MANAGE = "manage"  # everybody's keys, limits and projects
     PEOPLE = "people"  # invite, change and remove people, up to one's own role
+    AUDIT = "audit"  # look at who changed what, and from where
     OWNERS = "owners"  # make owners, and change or remove them
 
 
 _VIEWER: Final = frozenset((Action.READ, Action.OWN_PROFILE))
 _MEMBER: Final = _VIEWER | {Action.OWN_KEYS}
-_ADMIN: Final = _MEMBER | {Action.MANAGE, Action.PEOPLE}
+_ADMIN: Final = _MEMBER | {Action.MANAGE, Action.PEOPLE, Action.AUDIT}
 _OWNER: Final = _ADMIN | {Action.OWNERS}
 
 ACTIONS: Final[Mapping[Role, frozenset[Action]]] = {

@@ -191,7 +191,7 @@ def _entry(row: EventRow) -> dict[str, Any]:
         "amount": fields.usd(-row.cost_nanos),
         "currency": "USD",
         "notes": _NOTES,
-        "apiKeyId": str(row.key_id),
+        "apiKeyId": None if row.key_id is None else str(row.key_id),
         "inferenceDetails": {
             "requestId": row.event_id,
             "promptTokens": row.input_tokens,

@@ -4,12 +4,11 @@ Owns the list; the application is built from it and from nothing else. Model cal
 the gateway's. Must not know what an endpoint does.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+from bursar.dialects.application import Route
 from bursar.dialects.venice import billing, history, keys, limits, models
-from bursar.edge.calls import Endpoint
-from bursar.service.access import InferencePrincipal, Principal, ProvisioningPrincipal
+from bursar.service.access import InferencePrincipal, ProvisioningPrincipal
 
 PREFIX: Final = "/api/v1"
 # What model endpoints have in front of our paths, and the field in which they say what is left.
@@ -20,18 +19,6 @@ _ANY_KEY: Final = (InferencePrincipal, ProvisioningPrincipal)
 _HISTORY: Final = ("currency", "startTimestamp", "endTimestamp", "pageSize", "cursor")
 _USAGE: Final = ("currency", "startDate", "endDate", "limit", "page", "sortOrder")
 _LOG: Final = ("api_key_id", "start_date", "end_date", "limit", "offset", "page")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One method of one path behind the prefix; `kinds` None lets anybody call it."""
-
-    method: str
-    path: str
-    kinds: tuple[type[Principal], ...] | None
-    endpoint: Endpoint
-    query: tuple[str, ...] = ()
-    has_body: bool = False
 
 
 def make(*, served: models.Served, shows_totals: bool) -> tuple[Route, ...]:

@@ -79,7 +79,12 @@ def refusal(
 ) -> tuple[int, Headers, bytes]:
     """Status, headers and body of an error; `word` gives the body in another dialect's form."""
     status, kind = _classify(error)
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode()),
+    ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     if status == 401:

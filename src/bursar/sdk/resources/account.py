@@ -1,5 +1,7 @@
 """Your account."""
 
+from pydantic import Field
+
 from bursar.sdk import results
 from bursar.sdk.calls import Call
 from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
@@ -7,7 +9,10 @@ from bursar.sdk.results import Moment, Result, Usd
 
 
 class AccountInfo(Result):
-    """An account; `balance` is all credit less all usage, in USD."""
+    """An account; `balance` is all credit less all usage, in USD whatever the `currency`.
+
+    `currency` is what its invoices are made out in, `features` are names and values.
+    """
 
     id: int
     name: str
@@ -16,6 +21,8 @@ class AccountInfo(Result):
     created_at: Moment
     balance: Usd
     plan_id: int | None = None
+    currency: str = "USD"
+    features: dict[str, bool | int | str] = Field(default_factory=dict)
 
 
 def _get() -> Call[AccountInfo]:

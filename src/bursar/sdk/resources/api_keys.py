@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
@@ -13,6 +13,23 @@ from bursar.sdk.values import UNSET, Unset, UsdIn
 
 Environment: TypeAlias = Literal["live", "test"]
 _KEYS = "/v1/account/keys"
+
+
+class NewKey(TypedDict):
+    """A key to make, as `create` takes it; `credit_limit` is in USD."""
+
+    name: str
+    credit_limit: NotRequired[UsdIn | None]
+    expires_at: NotRequired[datetime | None]
+    user_id: NotRequired[int | None]
+    project_id: NotRequired[int | None]
+    environment: NotRequired[Environment | None]
+    description: NotRequired[str | None]
+    labels: NotRequired[Mapping[str, str] | None]
+    label_names: NotRequired[Sequence[str] | None]
+    models: NotRequired[Sequence[str] | None]
+    endpoints: NotRequired[Sequence[str] | None]
+    networks: NotRequired[Sequence[str] | None]
 
 
 class ApiKey(Result):
@@ -102,7 +119,7 @@ def fields_of_new(
     endpoints: Sequence[str] | None = None,
     networks: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Return a key to make, for `api_keys.create_many`; raises InvalidArgument."""
+    """Return what is sent of a key to make; raises InvalidArgument."""
     return values.given(user_id=user_id) | values.some(
         name=name,
         credit_limit=values.usd(credit_limit),
@@ -157,10 +174,10 @@ def _create(
 
 
 def _create_many(
-    keys: Sequence[Mapping[str, object]], *, idempotency_key: str | None = None
+    keys: Sequence[NewKey], *, idempotency_key: str | None = None
 ) -> Call[Listing[NewApiKey]]:
     """Make up to 100 keys, all or none: each the fields that `create` takes."""
-    made = [fields_of_new(**dict(key)) for key in keys]  # type: ignore[arg-type]
+    made = [fields_of_new(**key) for key in keys]
     return Call(
         "POST",
         f"{_KEYS}/bulk",

@@ -1,5 +1,7 @@
 """Money: what your account has, and what moved it."""
 
+from datetime import date
+
 from bursar.sdk import results
 from bursar.sdk.calls import Call, Page
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
@@ -24,6 +26,36 @@ class Transaction(Result):
     model: str | None
 
 
+class ProductCost(Result):
+    """What was used of one product, and what that cost in USD; `quantities` are sums by meter."""
+
+    product: str
+    cost: Usd
+    events: int
+    quantities: dict[str, int]
+
+
+class Bill(Result):
+    """A calendar month of an account, in its time zone; the days are both in it.
+
+    `ends_at` is not in it any more. The invoice for it is due to be made on `next_invoice_on`.
+    Costs are in `currency`, which is USD, whatever invoices are made out in.
+    """
+
+    starts_at: Moment
+    ends_at: Moment
+    first_day: date
+    last_day: date
+    next_invoice_on: date
+    time_zone: str
+    plan_id: int
+    plan_name: str
+    currency: str
+    invoice_currency: str
+    total_cost: Usd
+    products: tuple[ProductCost, ...]
+
+
 def _balance() -> Call[Balance]:
     """Your account's balance: all credit less all usage."""
     return Call("GET", "/v1/account/balance", results.read(Balance))
@@ -35,11 +67,17 @@ def _transactions(*, page_size: int | None = None) -> Call[Page[Transaction]]:
     return Call("GET", "/v1/account/transactions", read, {"limit": page_size})
 
 
+def _month(month: str | None = None) -> Call[Bill]:
+    """What your account used in a month such as "2026-11", else in the present one, by product."""
+    return Call("GET", "/v1/account/billing", results.read(Bill), {"month": month})
+
+
 class Billing(Resource):
     """Money."""
 
     balance = sync(_balance)
     transactions = sync_pages(_transactions)
+    month = sync(_month)
 
 
 class AsyncBilling(AsyncResource):
@@ -47,3 +85,4 @@ class AsyncBilling(AsyncResource):
 
     balance = awaited(_balance)
     transactions = awaited_pages(_transactions)
+    month = awaited(_month)

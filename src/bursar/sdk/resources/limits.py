@@ -45,7 +45,10 @@ class Limit(Result):
 
 
 class LimitRefusal(Result):
-    """What one limit refused in one second: `count` calls, of which the first is described."""
+    """What one limit refused in one second: `count` calls, of which the first is described.
+
+    A `limit` of cost is in USD, others in whole numbers.
+    """
 
     at: Moment
     allowance: str

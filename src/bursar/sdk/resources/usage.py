@@ -70,11 +70,11 @@ class Activity(Result):
 
 
 class UsageEvent(Result):
-    """One request, or whatever else was metered; `input_tokens` includes cached ones."""
+    """One request, or whatever else was metered; cost in USD, `input_tokens` with cached ones."""
 
     id: str
     at: Moment
-    key_id: int
+    key_id: int | None
     model: str
     product: str
     endpoint: str

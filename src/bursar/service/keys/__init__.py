@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bursar.core import secrets
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import BursarError, Conflict, Invalid, NotFound
 from bursar.core.permissions import Rights
 from bursar.core.secrets import KeyKind
 from bursar.service.access import Principal
+from bursar.service.audit import notes
 from bursar.service.keys import fields
 from bursar.service.keys.fields import UNCHANGED, KeyChange, KeySettings, Unchanged
 from bursar.service.limits import allowances as limits
@@ -192,6 +194,14 @@ async def update(
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
     after = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     fields.check_rights(by, fields.rights_of(after), only=_touched(values))
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.KEY_UPDATE,
+        target=f"key:{key_id}",
+        before=notes.of_key(before),
+        after=notes.of_key(after),
+    )
     return after
 
 
@@ -228,7 +238,16 @@ async def rotate(
         grace_ms=0 if is_leaked(before) else grace_s * 1_000,
     )
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
-    return NewKey(await get(tx, account_id=account_id, key_id=key_id, kind=kind), secret)
+    after = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.KEY_ROTATE,
+        target=f"key:{key_id}",
+        before={"hint": before.last6},
+        after={"hint": after.last6, "previous_until": notes.moment(after.previous_until_ms)},
+    )
+    return NewKey(after, secret)
 
 
 async def delete(
@@ -243,12 +262,19 @@ async def delete(
 
     Its row stays for reports. Workers stop admitting it within a second.
     """
+    before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     if by is not None:
-        before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
         await fields.require_own(tx, by=by, row=before)
     if not await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind):
         raise _not_found()
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.KEY_DELETE,
+        target=f"key:{key_id}",
+        before=notes.of_key(before),
+    )
     # The leases that workers hold of the key's limits are of no use to anybody now.
     for row in await allowances.list_of_scope(tx, account_id=account_id, scope=f"key:{key_id}"):
         tx.announce(changes.ALLOWANCE, account_id=account_id, subject=row.ref.name)
@@ -287,7 +313,15 @@ async def _make(
         await limits.set_credit_limit(tx, account_id=account_id, key_id=key_id, limit_nanos=limit)
     # A worker may have been asked for this secret before, and remember that it is unknown.
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
-    return NewKey(await get(tx, account_id=account_id, key_id=key_id, kind=kind), secret)
+    made = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.KEY_CREATE,
+        target=f"key:{key_id}",
+        after=notes.of_key(made),
+    )
+    return NewKey(made, secret)
 
 
 def _wanted_rights(wanted: Wanted) -> Rights:

@@ -5,6 +5,8 @@ one that does not. Must not know who reports.
 """
 
 from bursar.core import secrets
+from bursar.core.audit.events import AuditAction
+from bursar.service.audit import notes
 from bursar.store import changes, keys
 from bursar.store.database import WriteTx
 from bursar.store.keys import LeakedRow
@@ -26,6 +28,13 @@ async def report(tx: WriteTx, *, secret: str, source: str) -> LeakedRow | None:
         return None
     await keys.stop_leaked(tx, leaked=leaked)
     tx.announce(changes.KEY, account_id=leaked.account_id, subject=str(leaked.key_id))
+    notes.note(
+        tx,
+        account_id=leaked.account_id,
+        action=AuditAction.KEY_LEAK,
+        target=f"key:{leaked.key_id}",
+        after={"hint": secret[-6:], "is_disabled": leaked.is_present, "source": source},
+    )
     await alerts.insert_alert(
         tx,
         account_id=leaked.account_id,

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from bursar.core import allowances as steps
 from bursar.core import permissions, windows
 from bursar.core.allowances import OWN, PLAN, Allowance, AllowanceRef, Resource
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Invalid, InvariantViolated, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.core.windows import Window
+from bursar.service.audit import notes
 from bursar.service.limits import rules
 from bursar.service.limits.rules import Scope
 from bursar.store import changes
@@ -126,7 +128,16 @@ async def set_limit(
     if found is None or not allowances.is_set(found) or found.origin == PLAN:
         await _require_room(tx, ref=ref)
     await _put(tx, ref=ref, limit=_bounded(limit, line), soft=soft, origin=OWN)
-    return await _get(tx, ref=ref)
+    made = await _get(tx, ref=ref)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.LIMIT_SET,
+        target=f"limit:{ref.name}",
+        before=notes.of_limit(found),
+        after=notes.of_limit(made.allowance),
+    )
+    return made
 
 
 async def remove_limit(
@@ -149,6 +160,13 @@ async def remove_limit(
     if found is None or not allowances.is_set(found) or found.origin == PLAN:
         raise NotFound("not_found", "There is no such limit of your own.")
     await _reset(tx, ref=ref, line=line)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.LIMIT_REMOVE,
+        target=f"limit:{ref.name}",
+        before=notes.of_limit(found),
+    )
 
 
 async def set_credit_limit(

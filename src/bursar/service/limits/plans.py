@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 from bursar.core import text
 from bursar.core.allowances import Resource
+from bursar.core.audit.events import OPERATOR_LOG, AuditAction, Values
 from bursar.core.errors import Conflict, Invalid, NotFound
 from bursar.core.windows import Window
+from bursar.service.audit import notes
 from bursar.service.limits import rules
 from bursar.store import changes
 from bursar.store.database import ReadTx, WriteTx
@@ -32,7 +34,9 @@ class Plan:
 async def create(tx: WriteTx, *, name: str) -> Plan:
     """Make a plan without limits; raises Invalid and Conflict (`name_taken`) for the name."""
     clean_name = await _free_name(tx, name=name, but=0)
-    return Plan(await plans.insert_plan(tx, name=clean_name), [])
+    row = await plans.insert_plan(tx, name=clean_name)
+    _note(tx, AuditAction.PLAN_CREATE, f"plan:{row.id}", after={"name": row.name})
+    return Plan(row, [])
 
 
 async def get(tx: ReadTx, *, plan_id: int) -> Plan:
@@ -53,8 +57,11 @@ async def list_plans(tx: ReadTx, *, after_id: int, limit: int) -> list[Plan]:
 async def rename(tx: WriteTx, *, plan_id: int, name: str) -> Plan:
     """Give a plan another name; raises NotFound, and Invalid or Conflict for the name."""
     await _lock(tx, plan_id=plan_id)
+    before = await get(tx, plan_id=plan_id)
     clean_name = await _free_name(tx, name=name, but=plan_id)
     await plans.rename_plan(tx, plan_id=plan_id, name=clean_name)
+    was, becomes = {"name": before.row.name}, {"name": clean_name}
+    _note(tx, AuditAction.PLAN_UPDATE, f"plan:{plan_id}", before=was, after=becomes)
     return await get(tx, plan_id=plan_id)
 
 
@@ -64,11 +71,13 @@ async def delete(tx: WriteTx, *, plan_id: int) -> None:
     The one that accounts have who were given no other cannot be deleted.
     """
     await _lock(tx, plan_id=plan_id)
+    before = await get(tx, plan_id=plan_id)
     if plan_id == DEFAULT_PLAN_ID:
         raise Conflict("plan_in_use", "New accounts get this plan.")
     if await plans.is_in_use(tx, plan_id=plan_id):
         raise Conflict("plan_in_use", "Accounts have this plan; give them another one first.")
     await plans.delete_plan(tx, plan_id=plan_id)
+    _note(tx, AuditAction.PLAN_DELETE, f"plan:{plan_id}", before={"name": before.row.name})
 
 
 async def set_limit(
@@ -106,6 +115,10 @@ async def set_limit(
     await plans.put_limit(tx, plan_id=plan_id, line=line)
     await plans.align_plan(tx, plan_id=plan_id, line=line, is_gone=False)
     tx.announce(changes.PLAN, account_id=0, subject=str(plan_id))
+    former = next((each for each in found if _is_same(each, line)), None)
+    was, becomes = notes.of_plan_limit(former), notes.of_plan_limit(line)
+    target = notes.plan_limit_target(plan_id, line)
+    _note(tx, AuditAction.PLAN_SET_LIMIT, target, before=was, after=becomes)
     return await get(tx, plan_id=plan_id)
 
 
@@ -131,6 +144,8 @@ async def remove_limit(
     await plans.delete_limit(tx, plan_id=plan_id, line=line)
     await plans.align_plan(tx, plan_id=plan_id, line=line, is_gone=True)
     tx.announce(changes.PLAN, account_id=0, subject=str(plan_id))
+    target = notes.plan_limit_target(plan_id, line)
+    _note(tx, AuditAction.PLAN_REMOVE_LIMIT, target, before=notes.of_plan_limit(line))
 
 
 async def hold(tx: WriteTx, *, plan_id: int) -> None:
@@ -162,6 +177,18 @@ async def give(tx: WriteTx, *, account_id: int, plan_id: int) -> None:
         await plans.align(tx, account_ids=[account_id], line=line, is_gone=False)
     tx.announce(changes.ACCOUNT, account_id=account_id)
     tx.announce(changes.ALLOWANCE, account_id=account_id)
+
+
+def _note(
+    tx: WriteTx,
+    action: AuditAction,
+    target: str,
+    *,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> None:
+    account_id = OPERATOR_LOG
+    notes.note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
 
 
 def _has(lines: list[PlanLimit], line: PlanLimit) -> bool:

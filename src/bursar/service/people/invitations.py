@@ -10,12 +10,14 @@ from typing import Final
 
 from bursar.adapters.mail import Letter
 from bursar.core import text
+from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import Conflict, Gone, NotFound
 from bursar.core.people import emails, passwords, roles
 from bursar.core.people import tokens as forms
 from bursar.core.people.roles import Role
 from bursar.core.permissions import Address
 from bursar.service.access import ProvisioningPrincipal
+from bursar.service.audit import notes
 from bursar.service.people import members as people_of
 from bursar.service.people import sign_in
 from bursar.service.people.ports import People
@@ -51,15 +53,23 @@ class Acceptance:
 
 
 async def invite(
-    tx: WriteTx, *, people: People, by: ProvisioningPrincipal, email: str, role: str
+    tx: WriteTx,
+    *,
+    people: People,
+    by: ProvisioningPrincipal,
+    email: str,
+    role: str,
+    name: str | None = None,
 ) -> Invited:
     """Invite somebody; an earlier letter to the same address does not count any more.
 
-    Raises Invalid for address or role, Forbidden (`exceeds_own_role`), Conflict (`already_member`,
-    `too_many_users`).
+    `name` is what they are called if they do not say otherwise, and if nobody knows them yet.
+    Raises Invalid for address, name or role, Forbidden (`exceeds_own_role`), Conflict
+    (`already_member`, `too_many_users`).
     """
     clean, given = emails.clean_email(email), people_of.read_role(role)
     people_of.require_may_give(by.role, given)
+    called = "" if name is None else text.clean_name(name)
     account_id = by.account_id
     if await members.find_by_email(tx, account_id=account_id, email=clean) is not None:
         raise Conflict("already_member", "Somebody with this address is a member already.")
@@ -75,7 +85,9 @@ async def invite(
         token_hash=forms.link_digest(token) or b"",
         invited_by=by.actor if by.user_id is None else f"{_USER}{by.user_id}",
         expires_ms=tx.now_ms + LIFETIME_MS,
+        name=called,
     )
+    _note(tx, AuditAction.INVITATION_CREATE, row, after=_values(row))
     return Invited(row, _letter(people.url, clean, token))
 
 
@@ -84,12 +96,41 @@ async def list_open(tx: ReadTx, *, account_id: int, now_ms: int) -> list[Invitat
     return await letters.list_invitations(tx, account_id=account_id, now_ms=now_ms)
 
 
+async def get_open(
+    tx: ReadTx, *, account_id: int, invitation_id: int, now_ms: int
+) -> InvitationRow:
+    """Return an open invitation of the account; raises NotFound."""
+    row = await letters.find_open_invitation(
+        tx, account_id=account_id, invitation_id=invitation_id, now_ms=now_ms
+    )
+    if row is None:
+        raise NotFound("not_found", "There is nothing here, or it is not yours.")
+    return row
+
+
+async def rename(
+    tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int, name: str
+) -> InvitationRow:
+    """Change what somebody who is invited is called, and return the invitation.
+
+    Raises NotFound, Forbidden (`exceeds_own_role`), and Invalid as `clean_name` does.
+    """
+    own = {"account_id": by.account_id, "invitation_id": invitation_id}
+    row = await get_open(tx, **own, now_ms=tx.now_ms)
+    people_of.require_may_give(by.role, Role(row.role))
+    await letters.rename_invitation(tx, **own, name=text.clean_name(name))
+    after = await get_open(tx, **own, now_ms=tx.now_ms)
+    _note(tx, AuditAction.INVITATION_UPDATE, row, before=_values(row), after=_values(after))
+    return after
+
+
 async def withdraw(tx: WriteTx, *, by: ProvisioningPrincipal, invitation_id: int) -> None:
     """Take an invitation back; raises NotFound and Forbidden (`exceeds_own_role`)."""
     row = await letters.delete_invitation(tx, account_id=by.account_id, invitation_id=invitation_id)
     if row is None:
         raise NotFound("not_found", "There is nothing here, or it is not yours.")
     people_of.require_may_give(by.role, Role(row.role))
+    _note(tx, AuditAction.INVITATION_WITHDRAW, row, before=_values(row))
 
 
 async def accept(
@@ -108,7 +149,7 @@ async def accept(
         user = await members.find_user(tx, email=row.email)
     fresh = ""
     user_id = None
-    name = text.clean_name(acceptance.name or row.email)
+    name = text.clean_name(acceptance.name or row.name or row.email)
     if user is None:
         chosen = passwords.check_new(
             acceptance.password, email=row.email, name=name, common=people.common
@@ -131,10 +172,35 @@ async def accept(
             await users.insert_member(
                 tx, account_id=now.account_id, user_id=member_id, role=now.role
             )
-        return await people_of.get(tx, account_id=now.account_id, user_id=member_id)
+        member = await people_of.get(tx, account_id=now.account_id, user_id=member_id)
+        notes.note(
+            tx,
+            account_id=now.account_id,
+            action=AuditAction.USER_JOIN,
+            target=f"user:{member_id}",
+            after=notes.of_member(member),
+            actor=f"user:{member_id}",
+        )
+        return member
 
     async with gate.enter():
         return await database.transact(finish)
+
+
+def _note(
+    tx: WriteTx,
+    action: AuditAction,
+    row: InvitationRow,
+    *,
+    before: Values | None = None,
+    after: Values | None = None,
+) -> None:
+    account_id, target = row.account_id, f"invitation:{row.id}"
+    notes.note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
+
+
+def _values(row: InvitationRow) -> Values:
+    return {"email": row.email, "name": row.name, "role": row.role}
 
 
 async def _find(tx: ReadTx, token_hash: bytes, email: str | None, *, now_ms: int) -> InvitationRow:

@@ -5,11 +5,13 @@ always has an owner who can sign in. Must not know how people prove who they are
 """
 
 from bursar.core import text
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bursar.core.people import roles
 from bursar.core.people.roles import Role
 from bursar.core.secrets import KeyKind
 from bursar.service.access import ProvisioningPrincipal
+from bursar.service.audit import notes
 from bursar.store import changes, keys
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.people import letters, members, sessions
@@ -38,6 +40,11 @@ async def list_members(
     return await members.list_members(tx, account_id=account_id, after_id=after_id, limit=limit)
 
 
+async def list_last_used(tx: ReadTx, *, account_id: int) -> dict[int, int]:
+    """Return when people were last here, in ms by user id, as far as it is remembered."""
+    return await sessions.list_last_used(tx, account_id=account_id)
+
+
 async def update(
     tx: WriteTx,
     *,
@@ -45,11 +52,13 @@ async def update(
     user_id: int,
     role: str | None = None,
     is_enabled: bool | None = None,
+    name: str | None = None,
 ) -> MemberRow:
-    """Change a member's role, or whether the account lets them in, and return them.
+    """Change a member's role, whether the account lets them in, or what it calls them.
 
-    Both hold from the next request on. Raises NotFound, Invalid (`invalid_value`) for the role,
-    Forbidden (`exceeds_own_role`) and Conflict (`last_owner`).
+    All of it holds from the next request on. What other accounts call them, and what they call
+    themselves, stays. Returns them. Raises NotFound, Invalid (`invalid_value`) for the role and as
+    `clean_name` does, Forbidden (`exceeds_own_role`) and Conflict (`last_owner`).
     """
     account_id = by.account_id
     owners = await _lock(tx, account_id=account_id)
@@ -59,18 +68,41 @@ async def update(
     if given is not Role.OWNER or is_enabled is False:
         _check_not_last(owners, user_id)
     await members.update_member(
-        tx, account_id=account_id, user_id=user_id, role=given, is_enabled=is_enabled
+        tx,
+        account_id=account_id,
+        user_id=user_id,
+        role=given,
+        is_enabled=is_enabled,
+        name=None if name is None else text.clean_name(name),
     )
     if is_enabled is False:
         await sessions.end(tx, user_id=user_id, account_id=account_id)
-    return await get(tx, account_id=account_id, user_id=user_id)
+    after = await get(tx, account_id=account_id, user_id=user_id)
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=AuditAction.USER_UPDATE,
+        target=f"user:{user_id}",
+        before=notes.of_member(before),
+        after=notes.of_member(after),
+    )
+    return after
 
 
 async def rename(tx: WriteTx, *, by: ProvisioningPrincipal, name: str) -> MemberRow:
-    """Change the caller's own name, in all their accounts; raises NotFound and Invalid."""
+    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid."""
     row = await get_self(tx, by=by)
     await members.update_user(tx, user_id=row.user_id, name=text.clean_name(name))
-    return await get_self(tx, by=by)
+    after = await get_self(tx, by=by)
+    notes.note(
+        tx,
+        account_id=by.account_id,
+        action=AuditAction.USER_RENAME,
+        target=f"user:{row.user_id}",
+        before={"name": row.name},
+        after={"name": after.name},
+    )
+    return after
 
 
 async def remove(tx: WriteTx, *, by: ProvisioningPrincipal, user_id: int) -> None:
@@ -84,7 +116,14 @@ async def remove(tx: WriteTx, *, by: ProvisioningPrincipal, user_id: int) -> Non
     if user_id != by.user_id:
         _check_may(by, Role(before.role), Role(before.role))
     _check_not_last(owners, user_id)
-    await _end(tx, account_id=by.account_id, user_id=user_id)
+    await end(tx, account_id=by.account_id, user_id=user_id)
+    notes.note(
+        tx,
+        account_id=by.account_id,
+        action=AuditAction.USER_REMOVE,
+        target=f"user:{user_id}",
+        before=notes.of_member(before),
+    )
 
 
 async def leave(tx: WriteTx, *, by: ProvisioningPrincipal) -> None:
@@ -123,7 +162,8 @@ def _check_not_last(owners: set[int], user_id: int) -> None:
         raise Conflict("last_owner", message)
 
 
-async def _end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+async def end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
+    """End a membership, whatever the rules say; sessions and provisioning keys end with it."""
     await members.delete_member(tx, account_id=account_id, user_id=user_id)
     await members.leave_projects(tx, account_id=account_id, user_id=user_id)
     await letters.delete_invitations_of(tx, account_id=account_id, invited_by=f"user:{user_id}")
@@ -132,6 +172,13 @@ async def _end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
     for key_id in await members.list_key_ids(tx, account_id=account_id, user_id=user_id, kind=kind):
         await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind)
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
+        notes.note(
+            tx,
+            account_id=account_id,
+            action=AuditAction.KEY_DELETE,
+            target=f"key:{key_id}",
+            before={"kind": kind, "user_id": user_id},
+        )
 
 
 def _not_found() -> NotFound:

@@ -7,10 +7,12 @@ know hashes, nor how a letter travels.
 from typing import Final
 
 from bursar.adapters.mail import Letter
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Unreadable
 from bursar.core.people import emails, passwords
 from bursar.core.people import tokens as forms
 from bursar.core.permissions import Address
+from bursar.service.audit import notes, refusals
 from bursar.service.people import sign_in, throttles
 from bursar.service.people.ports import People
 from bursar.service.people.sign_in import Attempt, Gate
@@ -35,6 +37,7 @@ async def change(
     async def finish(tx: WriteTx) -> None:
         await throttles.forgive(tx, proven.buckets, wholly=True)
         await _replace(tx, user_id=proven.user.id, password_hash=fresh, but=session_id)
+        notes.note_own(tx, action=AuditAction.PASSWORD_CHANGE, target=f"user:{proven.user.id}")
 
     async with gate.enter():
         await database.transact(finish)
@@ -60,6 +63,9 @@ async def request_reset(
             email=clean,
             token_hash=forms.link_digest(token) or b"",
             expires_ms=tx.now_ms + RESET_MS,
+        )
+        await refusals.note_reset(
+            tx, vault=people.vault, email=clean, user=user if is_there else None
         )
         return user if is_there else None
 
@@ -95,6 +101,15 @@ async def reset(database: Database, *, token: str, new: str, people: People, gat
         if current.email != taken.email or current.disabled_ms is not None:
             return False
         await _replace(tx, user_id=user.id, password_hash=fresh, but=None)
+        # It is the same password in all their accounts.
+        for member in await members.list_memberships(tx, user_id=user.id):
+            notes.note(
+                tx,
+                account_id=member.account_id,
+                action=AuditAction.PASSWORD_RESET,
+                target=f"user:{user.id}",
+                actor=f"user:{user.id}",
+            )
         return True
 
     async with gate.enter():

@@ -4,23 +4,34 @@ Owns their common ports. Must not know any use case.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from bursar.adapters.mail import Letter
+from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.adapters.vault import SECRET_BYTES, Vault
+from bursar.service.sso.ports import Provider
+
+# Passkeys belong to a domain; where none is named, to this machine's own, on no page.
+NOBODY: Final = RelyingParty(id="localhost", name="Bursar", origins=())
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The vault, the slow hashes, the post, and how people reach this installation (`url`)."""
+    """The vault, the slow hashes, the post, and how people reach this installation (`url`).
+
+    `party` is whom passkeys are for, `providers` the sign-in services by their names.
+    """
 
     vault: Vault = field(repr=False)
     passwords: PasswordPool
     post: Callable[[Letter], bool]
     url: str
     common: Collection[str] = field(repr=False)
+    party: RelyingParty = NOBODY
+    providers: Mapping[str, Provider] = field(default_factory=dict)
     random_bytes: Callable[[int], bytes] = os.urandom
 
 

@@ -1,7 +1,8 @@
 """Second factors: codes by the clock, and recovery codes for when the phone is gone.
 
-Owns enrolment and the check of a code. A code by the clock counts once, a recovery code too. Must
-not know what else somebody has to prove.
+Owns enrolment and the check of a code. A code by the clock counts once, a recovery code too.
+Passkeys are second factors as well, and have a module of their own. Must not know what else
+somebody has to prove.
 """
 
 import base64
@@ -9,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bursar.adapters import totp
+from bursar.core.audit.events import AuditAction
 from bursar.core.errors import BursarError, Conflict, Unauthenticated, Unavailable
 from bursar.core.people import tokens as forms
+from bursar.service.audit import notes
 from bursar.service.people import throttles
 from bursar.service.people.ports import People
 from bursar.service.people.throttles import Bucket
 from bursar.store.database import ReadTx, WriteTx
-from bursar.store.people import factors, tries
+from bursar.store.people import factors, passkeys, tries
 from bursar.store.people.factors import FactorRow
 
 _PURPOSE: Final = "second factor"
@@ -47,7 +50,12 @@ async def get_standing(tx: ReadTx, *, user_id: int) -> Standing:
 
 
 async def is_enrolled(tx: ReadTx, *, user_id: int) -> bool:
-    """Whether somebody needs a second factor to sign in."""
+    """Whether somebody needs a second factor to sign in: codes by the clock, or a passkey."""
+    return await has_codes(tx, user_id=user_id) or await passkeys.has_any(tx, user_id=user_id)
+
+
+async def has_codes(tx: ReadTx, *, user_id: int) -> bool:
+    """Whether somebody has an authenticator app that counts."""
     row = await factors.find_factor(tx, user_id=user_id)
     return row is not None and row.confirmed_ms is not None
 
@@ -57,12 +65,13 @@ async def begin(tx: WriteTx, *, people: People, user_id: int, email: str) -> Enr
 
     Raises Conflict (`second_factor_exists`) while there is one that counts.
     """
-    if await is_enrolled(tx, user_id=user_id):
+    if await has_codes(tx, user_id=user_id):
         message = "There is a second factor already. Remove it first."
         raise Conflict("second_factor_exists", message)
     secret = base64.b32encode(people.random_bytes(totp.SECRET_BYTES)).decode()
     sealed = people.vault.seal(secret.encode(), purpose=_PURPOSE, about=str(user_id))
     await factors.replace_factor(tx, user_id=user_id, sealed_secret=sealed)
+    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_BEGIN, target=f"user:{user_id}")
     return Enrolment(secret, totp.address(secret, email=email, issuer=_ISSUER))
 
 
@@ -78,10 +87,13 @@ async def confirm(
     if row is None or row.confirmed_ms is not None:
         raise Conflict("no_second_factor", "There is no second factor to confirm.")
     bucket = throttles.of_codes(people.vault, user_id, SIGNED_IN)
-    refused = await check(tx, people=people, user_id=user_id, code=code, bucket=bucket)
+    refused = await check(
+        tx, people=people, user_id=user_id, code=code, bucket=bucket, is_confirming=True
+    )
     if refused is not None:
         return refused
     await factors.confirm_factor(tx, user_id=user_id)
+    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_CONFIRM, target=f"user:{user_id}")
     return await renew_codes(tx, people=people, user_id=user_id)
 
 
@@ -92,19 +104,35 @@ async def renew_codes(tx: WriteTx, *, people: People, user_id: int) -> list[str]
     ]
     hashes = [found for found in map(forms.recovery_digest, codes) if found is not None]
     await factors.replace_codes(tx, user_id=user_id, code_hashes=hashes)
+    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_RENEW_CODES, target=f"user:{user_id}")
     return codes
 
 
 async def remove(tx: WriteTx, *, user_id: int) -> None:
-    """Have somebody sign in without a second factor from now on."""
+    """Have somebody sign in without codes by the clock from now on; passkeys stay."""
     await factors.delete_factor(tx, user_id=user_id)
-    await factors.replace_codes(tx, user_id=user_id, code_hashes=())
+    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_REMOVE, target=f"user:{user_id}")
+    await forget_codes_of_none(tx, user_id=user_id)
+
+
+async def forget_codes_of_none(tx: WriteTx, *, user_id: int) -> None:
+    """Forget the recovery codes of somebody who has no second factor any more."""
+    if not await is_enrolled(tx, user_id=user_id):
+        await factors.replace_codes(tx, user_id=user_id, code_hashes=())
 
 
 async def check(
-    tx: WriteTx, *, people: People, user_id: int, code: str, bucket: Bucket
+    tx: WriteTx,
+    *,
+    people: People,
+    user_id: int,
+    code: str,
+    bucket: Bucket,
+    is_confirming: bool = False,
 ) -> BursarError | None:
     """Use a code up, one try of the bucket; None when it was good.
+
+    The codes of an app that is not confirmed count only for `is_confirming`.
 
     A refusal is returned, not raised, because the try has to stay counted: Unauthenticated
     `invalid_code`, RateRefused `too_many_attempts`, Unavailable `second_factor_unavailable` where
@@ -113,6 +141,8 @@ async def check(
     if not await tries.take(tx, bucket=bucket.id, most=bucket.most, window_ms=bucket.window_ms):
         return await throttles.refusal(tx, bucket)
     row = await factors.find_factor(tx, user_id=user_id)
+    if row is not None and row.confirmed_ms is None and not is_confirming:
+        row = None
     recovery = forms.recovery_digest(code)
     if recovery is not None:
         is_good = await factors.use_code(tx, user_id=user_id, code_hash=recovery)

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bursar.adapters.vault import Vault
+from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import BursarError, NotFound, Unauthenticated
 from bursar.core.people import tokens as forms
 from bursar.core.people.tokens import HALF_BYTES, RefreshToken
+from bursar.service.audit import notes
 from bursar.service.people import tokens
 from bursar.service.people.ports import People
 from bursar.service.people.tokens import AccessToken, Bearer
@@ -57,9 +59,17 @@ async def open_session(
         account_id=member.account_id,
         family_hash=token.family_hash,
         token_hash=token.turn_hash,
-        device=_clean_device(device),
+        device=clean_device(device),
         address=address,
         expires_ms=expires_ms,
+    )
+    _note(
+        tx,
+        AuditAction.SESSION_SIGN_IN,
+        session_id,
+        account_id=member.account_id,
+        user_id=member.user_id,
+        after={"user_id": member.user_id, "device": clean_device(device)},
     )
     return await _hand_out(tx, people, member, session_id, token, expires_ms)
 
@@ -77,21 +87,27 @@ async def refresh(
     row = None
     if given is not None:
         row = await sessions.lock_family(tx, family_hash=given.family_hash)
-    if given is None or row is None or row.ended_ms is not None or row.expires_ms <= tx.now_ms:
-        return _invalid()
-    following = await _next(tx, people, row, given)
-    if following is None:
-        await sessions.end(tx, session_id=row.id)
-        message = "This refresh token was used before. The session has ended; sign in again."
-        return Unauthenticated("refresh_reused", message)
+    if given is None or row is None or row.key_id is not None or not is_open(row, tx.now_ms):
+        return invalid()
+    following = await take_turn(tx, people=people, row=row, given=given)
+    if isinstance(following, BursarError):
+        return following
     wanted = account_id or row.account_id
     member = await members.find_member(tx, account_id=wanted, user_id=row.user_id)
     if member is None or not member.is_enabled:
         if account_id is None or account_id == row.account_id:
             await sessions.end(tx, session_id=row.id)
-        return _invalid()
+        return invalid()
     if wanted != row.account_id:
         await sessions.set_account(tx, session_id=row.id, account_id=wanted)
+        _note(
+            tx,
+            AuditAction.SESSION_SWITCH,
+            row.id,
+            account_id=wanted,
+            user_id=row.user_id,
+            after={"user_id": row.user_id, "device": row.device},
+        )
     expires_ms = tx.now_ms + LIFETIME_MS
     return await _hand_out(tx, people, member, row.id, following, expires_ms)
 
@@ -101,30 +117,83 @@ async def revoke(tx: WriteTx, *, token: str) -> None:
     given = forms.parse_refresh(token)
     if given is not None:
         row = await sessions.lock_family(tx, family_hash=given.family_hash)
-        if row is not None:
-            await sessions.end(tx, session_id=row.id)
+        if row is not None and await sessions.end(tx, session_id=row.id):
+            _note_end(tx, row.id, account_id=row.account_id, user_id=row.user_id)
         return
     bearer = await tokens.find_bearer(
         tx, token=token.encode("latin-1", "replace"), now_ms=tx.now_ms
     )
-    if bearer is not None:
-        await sessions.end(tx, session_id=bearer.session_id)
+    if bearer is not None and await sessions.end(tx, session_id=bearer.session_id):
+        own = {"account_id": bearer.account_id, "user_id": bearer.user_id}
+        _note_end(tx, bearer.session_id, **own)
 
 
 async def end_all(tx: WriteTx, *, user_id: int) -> int:
     """End every session of a person, in every account; how many they were."""
-    return await sessions.end(tx, user_id=user_id)
+    ended = await sessions.end(tx, user_id=user_id)
+    before = {"sessions": ended}
+    notes.note_own(tx, action=AuditAction.SESSION_END_ALL, target=f"user:{user_id}", before=before)
+    return ended
 
 
 async def end_one(tx: WriteTx, *, user_id: int, session_id: int) -> None:
     """End one of a person's sessions; raises NotFound."""
     if not await sessions.end(tx, user_id=user_id, session_id=session_id):
         raise NotFound("not_found", "There is nothing here, or it is not yours.")
+    _note_end(tx, session_id, account_id=tx.origin.account_id, user_id=user_id)
 
 
 async def list_open(tx: ReadTx, *, user_id: int, now_ms: int) -> list[SessionRow]:
     """Return a person's sessions, the latest used first."""
     return await sessions.list_open(tx, user_id=user_id, now_ms=now_ms)
+
+
+def is_open(row: SessionRow, now_ms: int) -> bool:
+    """Whether a session is neither ended nor expired."""
+    return row.ended_ms is None and row.expires_ms > now_ms
+
+
+async def take_turn(
+    tx: WriteTx, *, people: People, row: SessionRow, given: RefreshToken
+) -> RefreshToken | BursarError:
+    """Return the token after a good one of an open session, whose row is locked.
+
+    Any other ends the session: Unauthenticated (`refresh_reused`), returned so that it does.
+    """
+    following = await _next(tx, people, row, given)
+    if following is None:
+        if await sessions.end(tx, session_id=row.id):
+            target = f"session:{row.id}"
+            reuse = AuditAction.SESSION_REUSE
+            notes.note(tx, account_id=row.account_id, action=reuse, target=target)
+        message = "This refresh token was used before. The session has ended; sign in again."
+        return Unauthenticated("refresh_reused", message)
+    return following
+
+
+def _note_end(tx: WriteTx, session_id: int, *, account_id: int, user_id: int) -> None:
+    action = AuditAction.SESSION_END
+    _note(tx, action, session_id, account_id=account_id, user_id=user_id)
+
+
+def _note(
+    tx: WriteTx,
+    action: AuditAction,
+    session_id: int,
+    *,
+    account_id: int,
+    user_id: int,
+    after: Values | None = None,
+) -> None:
+    """Note what a person did with a session; a key's session has no person (0)."""
+    notes.note(
+        tx,
+        account_id=account_id,
+        action=action,
+        target=f"session:{session_id}",
+        after=after,
+        actor=f"user:{user_id}" if user_id else None,
+    )
 
 
 async def _next(
@@ -165,10 +234,12 @@ async def _hand_out(
     return SignedIn(member, session_id, access, token.text, expires_ms)
 
 
-def _clean_device(text: str) -> str:
+def clean_device(text: str) -> str:
+    """Return what a program calls itself, as far as it can be shown."""
     return "".join(letter for letter in text if letter.isprintable())[:_DEVICE_LENGTH]
 
 
-def _invalid() -> Unauthenticated:
+def invalid() -> Unauthenticated:
+    """The refusal of a refresh token that is unknown, ended or expired."""
     message = "The refresh token is not valid any more. Sign in again."
     return Unauthenticated("invalid_refresh_token", message)

@@ -66,6 +66,16 @@ def of_codes(vault: Vault, user_id: int, known_place: str) -> Bucket:
     return _bucket(vault, f"code {user_id} {known_place}", 20, _HOUR_MS)
 
 
+def of_challenges(vault: Vault, address: Address | None) -> list[Bucket]:
+    """Return what beginning to sign in without a password counts against: each begun is a row."""
+    return [_bucket(vault, f"challenge {place(address)}", 60, _FIVE_MINUTES_MS)]
+
+
+def of_proofs(vault: Vault, address: Address | None) -> list[Bucket]:
+    """Return what signing in without a password counts against, passwords' tries among them."""
+    return [_bucket(vault, f"address {place(address)}", 30, _FIVE_MINUTES_MS)]
+
+
 def of_resets(vault: Vault, email: str, address: Address | None) -> list[Bucket]:
     """Return what asking for a password reset counts against."""
     return [

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
+from bursar.core.audit.events import OPERATOR_LOG, AuditAction
 from bursar.core.errors import Invalid, NotFound
 from bursar.core.pricebook import PriceBook
 from bursar.core.prices import INPUT, OUTPUT, InvalidPrice, InvalidQuantity, Price, cost_nanos
+from bursar.service.audit import notes
 from bursar.service.prices import catalog, files
 from bursar.store import changes, counters, prices
 from bursar.store.database import ReadTx, WriteTx
@@ -149,7 +151,16 @@ async def _add(tx: WriteTx, offers: Iterable[NewPrice], report: Report) -> Repor
         if _is_in_force(offer, history):
             report.unchanged.append(name)
             continue
+        former = _find(offer, history)
         price = await prices.insert_price(tx, price=offer)
+        notes.note(
+            tx,
+            account_id=OPERATOR_LOG,
+            action=AuditAction.PRICE_ADD,
+            target=f"price:{price.id}",
+            before=notes.of_price(former),
+            after=notes.of_price(price),
+        )
         history.append(price)
         report.added.append(price)
     if report.added:
@@ -162,14 +173,16 @@ def _is_in_force(offer: NewPrice, history: list[Price]) -> bool:
         wanted = prices.as_price(0, offer)
     except InvalidPrice as error:
         raise Invalid("invalid_price", f"{offer.model or offer.product}: {error}") from error
-    book = PriceBook(history)
-    at_ms = offer.effective_ms
-    found = (
-        book.find(offer.model, at_ms=at_ms)
-        if offer.model
-        else book.find_product(offer.product, at_ms=at_ms)
-    )
+    found = _find(offer, history)
     return found is not None and _terms(found) == _terms(wanted)
+
+
+def _find(offer: NewPrice, history: list[Price]) -> Price | None:
+    """The price that is in force where the offer would begin."""
+    book, at_ms = PriceBook(history), offer.effective_ms
+    if offer.model:
+        return book.find(offer.model, at_ms=at_ms)
+    return book.find_product(offer.product, at_ms=at_ms)
 
 
 def _terms(price: Price) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from bursar.core.errors import Conflict, Unavailable
 from bursar.store.database import POSTGRESQL, Database, ReadTx, WriteTx
-from bursar.store.migrations import partitions
+from bursar.store.migrations import partitions, walls
 from bursar.store.tables import metadata
 
 _LOCK_ID = 0x6275_7273_6172  # "bursar"
@@ -39,6 +39,7 @@ async def upgrade(database: Database) -> str | None:
             await _lock(tx)
         before = await tx.connection.run_sync(_upgrade)
         await partitions.ensure(tx, now_ms=tx.now_ms)
+        await walls.ensure(tx)
     return before
 
 
@@ -56,6 +57,7 @@ async def rebuild(tx: WriteTx, *, revision: str) -> None:
             f"The backup has revision {revision}, which this version of Bursar does not know.",
         )
     await tx.connection.run_sync(_require_known)
+    await walls.remove(tx)
     await tx.connection.run_sync(metadata.drop_all)
     await tx.driver("DROP TABLE IF EXISTS alembic_version")
     if tx.dialect == POSTGRESQL:
@@ -67,6 +69,7 @@ async def rebuild(tx: WriteTx, *, revision: str) -> None:
 async def advance(tx: WriteTx) -> None:
     """Bring the schema to this program's revision within a transaction."""
     await tx.connection.run_sync(_upgrade)
+    await walls.ensure(tx)
 
 
 async def find_revision(tx: ReadTx) -> str | None:

@@ -7,7 +7,7 @@ that answers it, so it counts once. Must not know tokens, only their hashes.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 
 from bursar.store import counters
 from bursar.store.database import ReadTx, WriteTx
@@ -16,7 +16,7 @@ from bursar.store.tables import invitations, password_resets
 
 @dataclass(frozen=True, slots=True)
 class InvitationRow:
-    """Somebody who may join an account under one address."""
+    """Somebody who may join an account under one address; `name` is "" where none was given."""
 
     id: int
     account_id: int
@@ -25,6 +25,7 @@ class InvitationRow:
     invited_by: str
     created_ms: int
     expires_ms: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ async def replace_invitation(
     token_hash: bytes,
     invited_by: str,
     expires_ms: int,
+    name: str = "",
 ) -> InvitationRow:
     """Store an invitation in place of an earlier one to the same address."""
     await tx.execute(
@@ -60,8 +62,9 @@ async def replace_invitation(
         invited_by=invited_by,
         created_ms=tx.now_ms,
         expires_ms=expires_ms,
+        name=name,
     )
-    values = {name: getattr(row, name) for name in InvitationRow.__dataclass_fields__}
+    values = {each: getattr(row, each) for each in InvitationRow.__dataclass_fields__}
     await tx.execute(insert(invitations).values(token_hash=token_hash, **values))
     return row
 
@@ -86,6 +89,27 @@ async def find_invitation(tx: ReadTx, *, token_hash: bytes) -> InvitationRow | N
     query = select(*_invitation()).where(invitations.c.token_hash == token_hash)
     row = (await tx.execute(query)).one_or_none()
     return None if row is None else InvitationRow(**row._mapping)
+
+
+async def find_open_invitation(
+    tx: ReadTx, *, account_id: int, invitation_id: int, now_ms: int
+) -> InvitationRow | None:
+    """Return an open invitation of the account, or None."""
+    query = select(*_invitation()).where(
+        invitations.c.account_id == account_id,
+        invitations.c.id == invitation_id,
+        invitations.c.expires_ms > now_ms,
+    )
+    row = (await tx.execute(query)).one_or_none()
+    return None if row is None else InvitationRow(**row._mapping)
+
+
+async def rename_invitation(tx: WriteTx, *, account_id: int, invitation_id: int, name: str) -> None:
+    """Replace what somebody who is invited is called."""
+    statement = update(invitations).where(
+        invitations.c.account_id == account_id, invitations.c.id == invitation_id
+    )
+    await tx.execute(statement.values(name=name))
 
 
 async def delete_invitation(

@@ -4,6 +4,7 @@ Owns reading and changing `users` and `members` beyond the first ones (`store.te
 those). Must not know passwords, only their hashes, nor what a role allows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,10 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """A person in an account; disabled either there or everywhere."""
+    """A person in an account; disabled either there or everywhere.
+
+    The name is the account's own for them, where it has one.
+    """
 
     user_id: int
     account_id: int
@@ -48,6 +52,17 @@ async def find_user(
     return None if row is None else UserRow(**row._mapping)
 
 
+async def list_users(
+    tx: ReadTx, *, after_id: int, limit: int, email: str | None = None
+) -> list[UserRow]:
+    """Return people with ids above `after_id`, by id; only who has this address, if it is given."""
+    columns = [users.c[name] for name in UserRow.__dataclass_fields__]
+    query = select(*columns).where(users.c.id > after_id).order_by(users.c.id).limit(limit)
+    if email is not None:
+        query = query.where(users.c.email == email)
+    return [UserRow(**row._mapping) for row in await tx.execute(query)]
+
+
 async def lock_user(tx: WriteTx, *, user_id: int) -> None:
     """Keep others from changing a person until commit; on SQLite nobody else writes anyway."""
     await tx.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
@@ -56,10 +71,12 @@ async def lock_user(tx: WriteTx, *, user_id: int) -> None:
 async def update_user(
     tx: WriteTx, *, user_id: int, name: str | None = None, password_hash: str | None = None
 ) -> None:
-    """Replace a person's name or the hash of their password."""
+    """Replace a person's name, and what accounts call them, or the hash of their password."""
     given = {"name": name, "password_hash": password_hash}
     values = {column: value for column, value in given.items() if value is not None}
     await tx.execute(update(users).where(users.c.id == user_id).values(**values))
+    if name is not None:
+        await tx.execute(update(members).where(members.c.user_id == user_id).values(name=None))
 
 
 async def set_user_enabled(tx: WriteTx, *, user_id: int, is_enabled: bool) -> None:
@@ -96,6 +113,17 @@ async def list_memberships(tx: ReadTx, *, user_id: int) -> list[MemberRow]:
     return [_member(row) for row in await tx.execute(query)]
 
 
+async def list_all_memberships(
+    tx: ReadTx, *, user_ids: Sequence[int]
+) -> dict[int, list[MemberRow]]:
+    """Return people in each account that they belong to, by user id."""
+    query = _select().where(members.c.user_id.in_(user_ids)).order_by(members.c.account_id)
+    found: dict[int, list[MemberRow]] = {}
+    for row in await tx.execute(query):
+        found.setdefault(row.user_id, []).append(_member(row))
+    return found
+
+
 async def lock_members(tx: WriteTx, *, account_id: int) -> dict[int, str]:
     """Keep the account's memberships from changing until commit; the enabled owners by id.
 
@@ -124,9 +152,11 @@ async def update_member(
     user_id: int,
     role: str | None = None,
     is_enabled: bool | None = None,
+    name: str | None = None,
 ) -> None:
-    """Replace a member's role, or whether the account lets them in."""
-    values: dict[str, Any] = {} if role is None else {"role": role}
+    """Replace a member's role, whether the account lets them in, or its name for them."""
+    given = {"role": role, "name": name}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if is_enabled is not None:
         values["disabled_ms"] = None if is_enabled else tx.now_ms
     if values:
@@ -167,7 +197,7 @@ def _select() -> Select[*tuple[Any, ...]]:
         members.c.user_id,
         members.c.account_id,
         users.c.email,
-        users.c.name,
+        func.coalesce(members.c.name, users.c.name).label("name"),
         members.c.role,
         members.c.created_ms,
         members.c.disabled_ms,

@@ -6,7 +6,7 @@ Owns the `sessions` table. Must not know tokens, only their hashes, nor when one
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, insert, select, update
+from sqlalchemy import Select, delete, exists, func, insert, select, update
 
 from bursar.store import counters
 from bursar.store.database import ReadTx, WriteTx
@@ -15,7 +15,10 @@ from bursar.store.tables import sessions
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One sign-in and all that came out of it; an ended one stays for a while."""
+    """One sign-in and all that came out of it; an ended one stays for a while.
+
+    One that a key was traded for has its `key_id`, and nobody as its user.
+    """
 
     id: int
     user_id: int
@@ -30,6 +33,7 @@ class SessionRow:
     last_used_ms: int
     expires_ms: int
     ended_ms: int | None
+    key_id: int | None
 
 
 async def insert_session(
@@ -42,8 +46,9 @@ async def insert_session(
     device: str,
     address: str,
     expires_ms: int,
+    key_id: int | None = None,
 ) -> int:
-    """Store a session and return its id."""
+    """Store a session and return its id; of a key's, the user is 0."""
     session_id = await counters.advance(tx, name="sessions")
     await tx.execute(
         insert(sessions).values(
@@ -57,6 +62,7 @@ async def insert_session(
             created_ms=tx.now_ms,
             last_used_ms=tx.now_ms,
             expires_ms=expires_ms,
+            key_id=key_id,
         )
     )
     return session_id
@@ -110,6 +116,27 @@ async def list_open(tx: ReadTx, *, user_id: int, now_ms: int) -> list[SessionRow
     query = _select().where(sessions.c.user_id == user_id, *_is_open(now_ms))
     ordered = query.order_by(sessions.c.last_used_ms.desc(), sessions.c.id.desc())
     return [_session(row) for row in await tx.execute(ordered)]
+
+
+async def list_beyond(
+    tx: ReadTx, *, account_id: int, key_id: int, now_ms: int, most: int
+) -> list[int]:
+    """Return the ids of a key's open sessions but for the `most` that were used last."""
+    query = select(sessions.c.id).where(
+        sessions.c.account_id == account_id, sessions.c.key_id == key_id, *_is_open(now_ms)
+    )
+    ordered = query.order_by(sessions.c.last_used_ms.desc(), sessions.c.id.desc())
+    return list((await tx.execute(ordered.offset(most))).scalars())
+
+
+async def list_last_used(tx: ReadTx, *, account_id: int) -> dict[int, int]:
+    """Return when sessions in this account were last used, by user; forgotten ones do not count."""
+    query = (
+        select(sessions.c.user_id, func.max(sessions.c.last_used_ms).label("last_ms"))
+        .where(sessions.c.account_id == account_id)
+        .group_by(sessions.c.user_id)
+    )
+    return {row.user_id: int(row.last_ms) for row in await tx.execute(query)}
 
 
 async def end(

@@ -76,7 +76,7 @@ async def take(tx: WriteTx, *, worker_id: int, wants: Sequence[Want]) -> dict[Al
     """
     await workers.renew(tx, worker_id=worker_id)
     wanted = {want.ref: want for want in wants}
-    await _make(tx, refs=sorted(want.ref for want in wants if not want.is_stored))
+    await make(tx, refs=sorted(want.ref for want in wants if not want.is_stored))
     rows = await lock(tx, refs=sorted(wanted))
     zones = await _list_zones(tx, rows=rows, wanted=wanted)
     grants: dict[AllowanceRef, Grant] = {}
@@ -193,7 +193,7 @@ async def lock(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> list[Allowance]:
     return found
 
 
-async def _make(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> None:
+async def make(tx: WriteTx, *, refs: Sequence[AllowanceRef]) -> None:
     """Give plans' defaults their rows; before any allowance is locked, as whoever changes plans."""
     if not refs:
         return

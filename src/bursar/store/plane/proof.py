@@ -122,7 +122,7 @@ _UNCOUNTED: Final = """
         SELECT account_id, key_id, sum(cost_nanos) AS cost FROM usage_events
          GROUP BY account_id, key_id
     ), owed AS (
-        SELECT account_id, 'key:' || key_id AS scope, cost FROM seen
+        SELECT account_id, 'key:' || key_id AS scope, cost FROM seen WHERE key_id <> 0
         UNION ALL SELECT account_id, 'wallet', sum(cost) FROM seen GROUP BY account_id
     )
     SELECT o.account_id, o.scope || '/cost/lifetime used', o.cost, NULL
@@ -144,7 +144,8 @@ _OVERRUN: Final = """
 """
 _SEQUENCE: Final = """
     WITH settled AS (
-        SELECT worker_id, min(seq) AS first, max(seq) AS last FROM usage_events GROUP BY worker_id
+        SELECT worker_id, min(seq) AS first, max(seq) AS last
+          FROM usage_events WHERE worker_id <> 0 GROUP BY worker_id
     )
     SELECT NULL, 'worker ' || s.worker_id || ' settled_seq', s.last, w.settled_seq
       FROM settled s LEFT JOIN workers w ON w.id = s.worker_id
@@ -152,7 +153,16 @@ _SEQUENCE: Final = """
 """
 _TWICE: Final = """
     SELECT min(account_id), 'charge ' || seq || ' of worker ' || worker_id, 1, count(*)
-      FROM usage_events GROUP BY worker_id, seq HAVING count(*) > 1
+      FROM usage_events WHERE worker_id <> 0 GROUP BY worker_id, seq HAVING count(*) > 1
+"""
+# What no worker has settled is numbered by nothing: each id of it is noted, once.
+_METERED: Final = """
+    WITH sides AS (
+        SELECT account_id, event_id, 1 AS expected, 0 AS found FROM metered_events
+        UNION ALL SELECT account_id, event_id, 0, 1 FROM usage_events WHERE worker_id = 0
+    )
+    SELECT account_id, 'metered event ' || event_id, sum(expected), sum(found)
+      FROM sides GROUP BY account_id, event_id HAVING sum(expected) <> sum(found)
 """
 # Ids of transfers come from a counter without gaps: a row that vanished with its counterpart shows.
 _IDS: Final = """
@@ -304,6 +314,7 @@ _SIMPLE: Final[Mapping[str, TextClause]] = {
     "overrun": text(_OVERRUN),
     "sequence": text(_SEQUENCE),
     "charged twice": text(_TWICE),
+    "metered": text(_METERED),
     "transfers": text(_IDS),
     "counters": text(_COUNTERS),
 }

@@ -71,6 +71,18 @@ async def settle(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> b
     return True
 
 
+async def record(
+    tx: WriteTx, *, worker_id: int, charges: Sequence[Charge], moves: Sequence[tuple[Any, ...]]
+) -> None:
+    """Write usage rows that no lease pays for, and count `moves` in allowances that are locked."""
+    rows = [_usage_row(worker_id, charge, 0) for charge in charges]
+    if tx.dialect == POSTGRESQL:
+        await _write_batch(tx, rows, [], list(moves))
+    else:
+        await leases.run(tx, statements.SETTLE_ALLOWANCES, moves)
+        await _insert_usage(tx, rows)
+
+
 async def settle_one(tx: WriteTx, *, worker_id: int, charge: Charge) -> tuple[bool, int]:
     """Settle one charge as far as its allowances go.
 

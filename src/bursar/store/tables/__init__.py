@@ -22,10 +22,14 @@ from sqlalchemy import (
     text,
 )
 
+from bursar.store.tables.audit import audit, audit_heads
 from bursar.store.tables.columns import Int, metadata
 from bursar.store.tables.columns import integer as _int
 from bursar.store.tables.columns import table as _table
 from bursar.store.tables.columns import text as _text
+from bursar.store.tables.exchanges import changes, idempotency
+from bursar.store.tables.identities import challenges, identities, passkeys
+from bursar.store.tables.metering import metered_events
 from bursar.store.tables.people import (
     invitations,
     members,
@@ -43,15 +47,21 @@ __all__ = [
     "accounts",
     "alerts",
     "allowances",
+    "audit",
+    "audit_heads",
+    "challenges",
     "changes",
     "counters",
     "idempotency",
+    "identities",
     "invitations",
     "keys",
     "leases",
     "limit_log",
     "members",
     "metadata",
+    "metered_events",
+    "passkeys",
     "password_resets",
     "plan_limits",
     "plans",
@@ -85,6 +95,8 @@ accounts: Final = _table(
     _text("time_zone"),
     _int("created_ms"),
     _int("plan_id", default=1),
+    _text("currency", default="USD"),
+    _text("features", default="{}"),
     CheckConstraint("status IN ('active', 'suspended', 'cancelled')", name="account_status"),
 )
 
@@ -372,25 +384,4 @@ prices: Final = _table(
     _int("created_ms"),
     _text("source"),
     Index("prices_model", "model", "effective_ms"),
-)
-
-idempotency: Final = _table(
-    "idempotency",
-    _int("account_id"),
-    Column("scope_hash", LargeBinary, nullable=False),
-    Column("request_hash", LargeBinary, nullable=False),
-    _int("status", null=True),
-    Column("sealed_body", LargeBinary, nullable=True),
-    _int("created_ms"),
-    PrimaryKeyConstraint("account_id", "scope_hash", name="idempotency_pk"),
-    Index("idempotency_created", "created_ms"),
-)
-
-changes: Final = _table(
-    "changes",
-    Column("id", Int, primary_key=True, autoincrement=False),
-    _int("at_ms"),
-    _text("topic"),
-    _int("account_id"),
-    _text("subject"),
 )

@@ -27,13 +27,18 @@ members: Final = table(
     text("role"),
     integer("created_ms"),
     integer("disabled_ms", null=True),
+    # The sign-in service that gave this membership, and may take it; null for one by invitation.
+    text("provider", null=True),
+    # What the account calls them, where it is not what they call themselves.
+    text("name", null=True),
     PrimaryKeyConstraint("account_id", "user_id", name="members_pk"),
     CheckConstraint("role IN ('owner', 'admin', 'member', 'viewer')", name="member_role"),
     Index("members_user", "user_id"),
 )
 
 # A family of refresh tokens: all that came out of one sign-in. The next token is sealed under the
-# one before it, so that a lost answer can be given again and nobody else can read it.
+# one before it, so that a lost answer can be given again and nobody else can read it. One that a
+# key was traded for is the key's alone: its user is 0.
 sessions: Final = table(
     "sessions",
     Column("id", Int, primary_key=True, autoincrement=False),
@@ -50,8 +55,10 @@ sessions: Final = table(
     integer("last_used_ms"),
     integer("expires_ms"),
     integer("ended_ms", null=True),
+    integer("key_id", null=True),
     Index("sessions_family", "family_hash", unique=True),
     Index("sessions_user", "user_id"),
+    Index("sessions_key", "account_id", "key_id"),
 )
 
 signing_keys: Final = table(
@@ -92,6 +99,7 @@ invitations: Final = table(
     text("invited_by"),
     integer("created_ms"),
     integer("expires_ms"),
+    text("name", default=""),
     PrimaryKeyConstraint("account_id", "id", name="invitations_pk"),
     Index("invitations_token", "token_hash"),
     Index("invitations_email", "account_id", "email", unique=True),

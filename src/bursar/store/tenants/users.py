@@ -4,7 +4,7 @@ Owns the tables `users` (people are global: one e-mail address, one user) and `m
 know passwords, only their hashes, nor what a role allows.
 """
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from bursar.core.errors import Conflict
 from bursar.store import counters
@@ -54,7 +54,7 @@ async def find_role(tx: ReadTx, *, account_id: int, user_id: int) -> str | None:
 async def list_names(tx: ReadTx, *, account_id: int) -> dict[int, str]:
     """Return the names of the account's members, by user id, for reports."""
     query = (
-        select(users.c.id, users.c.name)
+        select(users.c.id, func.coalesce(members.c.name, users.c.name).label("name"))
         .join_from(members, users, users.c.id == members.c.user_id)
         .where(members.c.account_id == account_id)
     )

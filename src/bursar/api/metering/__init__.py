@@ -1,0 +1,1 @@
+"""Reports of use over HTTP, and what a month of it cost."""

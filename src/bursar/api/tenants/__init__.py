@@ -1,0 +1,1 @@
+"""Tenants over HTTP: what the operator does beside an account's own people."""

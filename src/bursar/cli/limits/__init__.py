@@ -1,1 +1,0 @@
-"""Commands about limits: allowances, plans and explanations."""

@@ -1,0 +1,1 @@
+"""Tenants: what can be agreed with an account."""

@@ -1,0 +1,81 @@
+"""Everybody who has a user."""
+
+from bursar.sdk import results, values
+from bursar.sdk.calls import Call, Page
+from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
+from bursar.sdk.results import Moment, Result
+
+_PEOPLE = "/v1/operator/users"
+
+
+class Membership(Result):
+    """What somebody is in an account: owner, admin, member or viewer.
+
+    One who is not enabled can do nothing there.
+    """
+
+    account_id: int
+    role: str
+    is_enabled: bool
+
+
+class Person(Result):
+    """Somebody, and what they are in each of their accounts.
+
+    One who is not enabled can sign in nowhere.
+    """
+
+    id: int
+    email: str
+    name: str
+    is_enabled: bool
+    created_at: Moment
+    memberships: tuple[Membership, ...]
+
+
+class Ended(Result):
+    """How many sessions have ended."""
+
+    ended: int
+
+
+def _list(*, email: str | None = None, page_size: int | None = None) -> Call[Page[Person]]:
+    """Everybody, oldest first; with `email`, only who has this address."""
+    query: dict[str, str | int | None] = {"email": email, "limit": page_size}
+    return Call("GET", _PEOPLE, results.read_page(Person, "users"), query)
+
+
+def _get(user_id: int) -> Call[Person]:
+    """Somebody; raises NotFound."""
+    return Call("GET", values.path(_PEOPLE, user_id), results.read(Person))
+
+
+def _update(user_id: int, *, is_enabled: bool) -> Call[Person]:
+    """Let somebody in wherever they belong, or nowhere; their sessions end then."""
+    path = values.path(_PEOPLE, user_id)
+    return Call("PATCH", path, results.read(Person), body={"is_enabled": is_enabled})
+
+
+def _sign_out(user_id: int, *, idempotency_key: str | None = None) -> Call[Ended]:
+    """End every session of somebody, in every account."""
+    path = f"{values.path(_PEOPLE, user_id)}/logout-all"
+    read = results.read(Ended)
+    return Call("POST", path, read, is_kept=True, idempotency_key=idempotency_key)
+
+
+class People(Resource):
+    """Everybody who has a user."""
+
+    list = sync_pages(_list)
+    get = sync(_get)
+    update = sync(_update)
+    sign_out = sync(_sign_out)
+
+
+class AsyncPeople(AsyncResource):
+    """Everybody who has a user."""
+
+    list = awaited_pages(_list)
+    get = awaited(_get)
+    update = awaited(_update)
+    sign_out = awaited(_sign_out)

@@ -1,0 +1,1 @@
+"""People: the users of your account, and what belongs to whoever has signed in."""

@@ -1,0 +1,1 @@
+"""Billing: what an account owes for a stretch of time."""

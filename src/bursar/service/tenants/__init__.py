@@ -1,0 +1,1 @@
+"""Tenants: what the operator does beside an account's own people."""

@@ -1,0 +1,1 @@
+"""What may be agreed with an account, purely."""

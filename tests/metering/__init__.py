@@ -1,0 +1,1 @@
+"""Use that did not come through the gateway: reported, priced, charged, proved."""
