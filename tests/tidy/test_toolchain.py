@@ -81,7 +81,9 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
         assert wanted(groups[name]) <= locked(name), "run make lock"
 
 
-@pytest.mark.parametrize("name", ["server", "dev", "build", "docs", "litellm", "venice", "venice1", "cerevox"])
+@pytest.mark.parametrize(
+    "name", ["server", "dev", "build", "docs", "litellm", "venice", "venice1", "cerevox"]
+)
 def test_every_locked_package_has_a_hash(name: str) -> None:
     entries = re.split(
         r"^(?=[a-z0-9])", (ROOT / "requirements" / f"{name}.txt").read_text(), flags=re.M
