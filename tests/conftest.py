@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
-from tests import canaries
+from tests import canaries, logs
 from tests.databases import (  # noqa: F401 - fixtures
     clock,
     database,
@@ -27,6 +27,7 @@ from tests.postgres import PostgresServer
 
 stay_on_this_machine()
 canaries.watch_answers()
+logs.set_up()
 
 # Whoever runs the tests may have an installation of their own to point to: the tests have not.
 for _name in [name for name in os.environ if name.startswith("BURSAR_")]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx2
 import pytest
-import structlog
 
 from bursar.cli import main
+from tests import logs
 from tests.live import SOURCE, Installation
 
 
@@ -53,7 +53,7 @@ def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     os.umask(umask)
     root.handlers[:], root.level, logging.raiseExceptions = before
-    structlog.reset_defaults()
+    logs.set_up()
 
 
 @pytest.fixture

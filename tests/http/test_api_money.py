@@ -66,6 +66,8 @@ async def test_an_operator_opens_credits_and_stops_an_account(api: Api) -> None:
         "created_at": "2026-11-21T12:34:56Z",
         "balance": "10.00",
         "plan_id": 1,
+        "currency": "USD",
+        "features": {},
     }
     assert await api.get(path, caller=OPERATOR) == opened
     assert await api.get("/v1/account", caller=key) == opened

@@ -213,15 +213,16 @@ async def test_the_bound_is_the_gateways_window_and_maximum_included(database: D
 async def test_another_accounts_key_a_provisioning_key_and_a_deleted_one_are_not_found(
     database: Database,
 ) -> None:
+    random_bytes = Randomness()
     async with database.write() as tx:
         opened = await accounts.create(
             tx, name="Other", time_zone="UTC", credit_nanos=0, actor="test"
         )
         foreign = await keys.create(
-            tx, account_id=opened.row.id, user_id=None, name="x", random_bytes=Randomness()
+            tx, account_id=opened.row.id, user_id=None, name="x", random_bytes=random_bytes
         )
         deleted = await keys.create(
-            tx, account_id=1, user_id=None, name="x", random_bytes=Randomness()
+            tx, account_id=1, user_id=None, name="x", random_bytes=random_bytes
         )
         await keys.delete(tx, account_id=1, key_id=deleted.key.id)
     for key_id in (1, 2, foreign.key.id, deleted.key.id, 999):

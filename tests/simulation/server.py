@@ -192,9 +192,9 @@ class Connection:
         return self._living().exec_driver_sql(sql, parameters)
 
     @asynccontextmanager
-    async def stream(self, statement: Any) -> AsyncIterator[Any]:
+    async def stream(self, statement: Any, **options: Any) -> AsyncIterator[Any]:
         await self._hop()
-        result = self._living().execute(statement)
+        result = self._living().execute(statement, **options)
 
         async def rows() -> AsyncIterator[Any]:
             for row in result:
