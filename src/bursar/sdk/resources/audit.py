@@ -59,7 +59,7 @@ def query_of(
 
 def read_head(answer: Answer) -> AuditHead | None:
     """Return the head of the log in an answer, None of a log that has nothing yet."""
-    head = answer.json().get("head")
+    head = answer.document("head")["head"]
     return None if head is None else results.parse(AuditHead, head, answer)
 
 

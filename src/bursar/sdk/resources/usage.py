@@ -66,7 +66,7 @@ class Activity(Result):
 
     def to_frame(self) -> Any:
         """The days as a pandas DataFrame; needs pandas."""
-        return frames.frame(self.daily_stats)
+        return frames.frame(self.daily_stats, Day)
 
 
 class UsageEvent(Result):
@@ -127,7 +127,7 @@ class Summary(Result):
 
     def to_frame(self) -> Any:
         """The groups as a pandas DataFrame; needs pandas."""
-        return frames.frame(self.groups)
+        return frames.frame(self.groups, Group)
 
 
 def _activity(*, days: int = 30, fresh: bool = False) -> Call[Activity]:

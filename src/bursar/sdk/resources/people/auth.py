@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 
 from bursar.sdk import results, values
-from bursar.sdk.calls import Call, nothing
+from bursar.sdk.calls import Call, nothing, only
 from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
 from bursar.sdk.resources.people.passkeys import AsyncPasskeys, Passkeys
 from bursar.sdk.resources.people.sign_ins import SignIn
@@ -107,7 +107,7 @@ def _revoke(token: str) -> Call[None]:
     return Call(
         "POST",
         f"{_AUTH}/revoke",
-        nothing,
+        only("revoked"),
         body={"token": token},
         is_anonymous=True,
         is_answered_again=True,
@@ -116,7 +116,8 @@ def _revoke(token: str) -> Call[None]:
 
 def _request_password_reset(email: str) -> Call[None]:
     """Have a letter sent with which to choose a new password, if somebody has the address."""
-    return Call("POST", _RESET, nothing, body={"email": email}, is_anonymous=True)
+    body = {"email": email}
+    return Call("POST", _RESET, only("requested"), body=body, is_anonymous=True)
 
 
 def _reset_password(token: str, *, password: str) -> Call[None]:
