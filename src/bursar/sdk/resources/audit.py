@@ -1,7 +1,7 @@
 """The audit log: who changed what, from where, and what it was before."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Answer, Call, Page
@@ -91,12 +91,12 @@ def _head() -> Call[AuditHead | None]:
 class Audit(Resource):
     """The audit log of your account."""
 
-    list = sync_pages(_list)
-    head = sync(_head)
+    list: Final = sync_pages(_list)
+    head: Final = sync(_head)
 
 
 class AsyncAudit(AsyncResource):
     """The audit log of your account."""
 
-    list = awaited_pages(_list)
-    head = awaited(_head)
+    list: Final = awaited_pages(_list)
+    head: Final = awaited(_head)

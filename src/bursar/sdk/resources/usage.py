@@ -1,7 +1,7 @@
 """What your account used: the report of the last days, and single events."""
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import frames, results, values
 from bursar.sdk.calls import Call, Page
@@ -199,14 +199,14 @@ def _summary(
 class Usage(Resource):
     """What your account used."""
 
-    activity = sync(_activity)
-    events = sync_pages(_events)
-    summary = sync(_summary)
+    activity: Final = sync(_activity)
+    events: Final = sync_pages(_events)
+    summary: Final = sync(_summary)
 
 
 class AsyncUsage(AsyncResource):
     """What your account used."""
 
-    activity = awaited(_activity)
-    events = awaited_pages(_events)
-    summary = awaited(_summary)
+    activity: Final = awaited(_activity)
+    events: Final = awaited_pages(_events)
+    summary: Final = awaited(_summary)
