@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Field  # noqa: PLC0414 - resources take it from here
@@ -30,7 +30,7 @@ SecretText = Annotated[str, AfterValidator(Secret)]
 class Result(BaseModel):
     """One answer, or a part of one; fields that are not described here are kept as they came."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=False)
 
     def fields(self) -> dict[str, Any]:
         """Every field by name, unknown ones last."""

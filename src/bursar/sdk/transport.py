@@ -96,7 +96,7 @@ class Connection:
                     self._http = httpx2.Client()
                     # Whoever forgets to close a client leaves no socket behind.
                     weakref.finalize(self, self._http.close)
-                except (ImportError, OSError, ValueError) as error:
+                except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
                     raise _unusable(error) from error
             return self._http
 
@@ -182,7 +182,7 @@ class AsyncConnection:
         if self._http is None:
             try:
                 self._http = httpx2.AsyncClient()
-            except (ImportError, OSError, ValueError) as error:
+            except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
                 raise _unusable(error) from error
         return self._http
 
