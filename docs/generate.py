@@ -17,9 +17,10 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -42,6 +43,9 @@ from bursar import Bursar, telemetry
 from bursar.api import registry, routes
 from bursar.api.registry import Route
 from bursar.cli import application
+from bursar.compat import cerevox, venice_sdk
+from bursar.compat.cerevox import Account
+from bursar.compat.venice_sdk import VeniceClient
 from bursar.config import (
     ENV_PREFIX,
     GrantSettings,
@@ -417,9 +421,81 @@ def _sdk_heading(kind: type) -> Iterator[str]:
 
 def sdk_errors() -> Iterator[str]:
     """The tree of errors, as it is drawn in its module."""
-    drawn = inspect.cleandoc(sdk_error_tree.__doc__ or "").partition("\n\n")[2]
+    return _tree(sdk_error_tree)
+
+
+# ── The clients of other shapes ─────────────────────────────────────────────────────────────────
+
+
+def venice_client() -> Iterator[str]:
+    """Every method of the client in the form of Venice's SDK, and what it answers with."""
+    client = VeniceClient("bpk_x", "http://127.0.0.1")
+    parts = {name: each for name, each in vars(client).items() if not name.startswith("_")}
+    for path, part in {"client": client, **{f"client.{n}": p for n, p in parts.items()}}.items():
+        yield f"### `{path}`"
+        yield ""
+        yield " ".join((type(part).__doc__ or "").split())
+        yield ""
+        for name, method in vars(type(part)).items():
+            if not name.startswith("_") and inspect.isfunction(method):
+                signature = inspect.signature(getattr(part, name))
+                kind = signature.return_annotation
+                answers = "nothing" if kind is None else _python(kind, _record_link)
+                yield from _compat_method(f"{path}.{name}", signature, method.__doc__ or "")
+                yield f"Answers with {answers}."
+                yield ""
+    for kind in (getattr(venice_sdk, name) for name in venice_sdk.__all__):
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from _sdk_heading(kind)
+            for each in fields(kind):
+                yield f"| `{each.name}` | {_python(each.type, _record_link, either=' or ')} |"
+            yield ""
+
+
+def venice_errors() -> Iterator[str]:
+    """The tree of errors of the client in the form of Venice's SDK."""
+    return _tree(venice_sdk.errors)
+
+
+def cerevox_client() -> Iterator[str]:
+    """Every method of the client in the form of Cerevox's, and what it answers with."""
+    client = Account("bpk_x", "http://127.0.0.1")
+    for name, signature, words, answers in _sdk_methods(client):
+        yield from _compat_method(f"account.{name}", signature, words)
+        yield f"Answers with {answers}: {_sdk_route(getattr(client, name))}."
+        yield ""
+    for kind in (getattr(cerevox, name) for name in cerevox.__all__):
+        if issubclass(kind, Result):
+            yield from _sdk_heading(kind)
+            for name, field in kind.model_fields.items():
+                yield f"| `{name}` | {_python(field.annotation, _result_link, either=' or ')} |"
+            yield ""
+
+
+def cerevox_errors() -> Iterator[str]:
+    """The error of the client in the form of Cerevox's."""
+    return _tree(cerevox.errors)
+
+
+def _compat_method(name: str, signature: inspect.Signature, words: str) -> Iterator[str]:
+    yield "```python"
+    yield from _sdk_signature(name, signature)
+    yield "```"
+    yield ""
+    yield " ".join(words.split())
+    yield ""
+
+
+def _record_link(kind: type) -> str:
+    if is_dataclass(kind):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    return kind.__name__
+
+
+def _tree(module: ModuleType) -> Iterator[str]:
+    """What a module of errors draws at its top."""
     yield "```text"
-    yield inspect.cleandoc(drawn)
+    yield inspect.cleandoc(inspect.cleandoc(module.__doc__ or "").partition("\n\n")[2])
     yield "```"
 
 
@@ -548,6 +624,10 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "sdk-results": sdk_results,
     "sdk-inputs": sdk_inputs,
     "sdk-errors": sdk_errors,
+    "venice-client": venice_client,
+    "venice-errors": venice_errors,
+    "cerevox-client": cerevox_client,
+    "cerevox-errors": cerevox_errors,
 }
 
 

@@ -138,6 +138,11 @@ def test_what_a_lost_answer_deleted_counts_as_deleted() -> None:
     assert isinstance(outcome, Answer)
     # Nothing was deleted where the first attempt was turned away, or where there was none.
     assert isinstance(drive(call("DELETE"), [refusal(429), refusal(404)])[0], NotFound)
+    assert isinstance(drive(call("DELETE"), [refusal(503), refusal(404)])[0], NotFound)
+    # Something before the server may have passed the call on.
+    page = Answer(503, {}, b"<html>")
+    assert isinstance(drive(call("DELETE"), [page, refusal(404)])[0], Answer)
+    assert isinstance(drive(call("DELETE"), [GONE, refusal(503), refusal(404)])[0], Answer)
     assert isinstance(drive(call("DELETE"), [refusal(404)])[0], NotFound)
 
 
@@ -166,7 +171,12 @@ def test_retry_after_may_be_a_moment_of_the_servers_own_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "-1", "", "1e9", "٣", "Sat, 99 Nov", "Sat, 21 Nov 2037 08:00:30 GMT"]
+    "text",
+    [
+        *("soon", "-1", "", "1e9", "٣", "Sat, 99 Nov", "Sat, 21 Nov 2037 08:00:30 GMT"),
+        f"Sat, 21 Nov {'9' * 30} 08:00:30 GMT",
+        f"Sat, 21 Nov 2037 08:00:30 +{'9' * 30}",
+    ],
 )
 def test_a_retry_after_that_says_nothing_is_not_one(text: str) -> None:
     outcome, log = drive(call("GET"), [refusal(429, headers={"retry-after": text})], retries=0)

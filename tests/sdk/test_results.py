@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from bursar import InvalidAnswer, MissingDependency
 from bursar.sdk import results, values
-from bursar.sdk.calls import Answer
+from bursar.sdk.calls import Answer, Call, Page
 from bursar.sdk.frames import Listing
+from bursar.sdk.pages import AsyncPaged, Paged
 from bursar.sdk.resources.api_keys import ApiKey, NewApiKey
 from bursar.sdk.resources.billing import Balance
 from bursar.sdk.resources.limits import Limit
+from bursar.sdk.resources.people.auth import RecoveryCodes
 from bursar.sdk.resources.usage import Activity
 
 SECRET = "bsk_" + "Ab3" * 12
@@ -127,6 +129,58 @@ def test_tables_have_a_row_an_item_and_exact_money() -> None:
     assert list(table["credit_limit"]) == [Decimal("0.000000001")] * 2
     assert list(table["name"]) == ["laptop", "laptop"]
     assert len(key().to_frame()) == 1
+
+
+def test_an_empty_table_has_the_columns_of_its_kind() -> None:
+    empty = answer(b'{"keys":[],"next_cursor":null}')
+    page = results.read_page(ApiKey, "keys")(empty)
+    paged = Paged(lambda call: (page, empty), Call("GET", "/v1/x", lambda _: page))
+    named = list(key().to_frame().columns)
+    listed = results.read_list(ApiKey, "keys")(empty)
+    for table in (page.to_frame(), listed.to_frame(), paged.to_frame()):
+        assert list(table.columns) == named
+        assert len(table) == 0
+    assert "<th>credit_limit</th>" in listed._repr_html_()
+    assert list(Listing().to_frame().columns) == []
+    empty_days = ACTIVITY.replace(
+        ACTIVITY[ACTIVITY.index(b'"daily') : ACTIVITY.index(b'"top')], b""
+    )
+    report = results.read(Activity)(answer(empty_days.replace(b'"top', b'"daily_stats": [], "top')))
+    assert list(report.to_frame().columns)[-1] == "date"
+
+
+def test_a_frame_shows_no_secret_and_its_result_still_has_it() -> None:
+    made = new_key()
+    codes = RecoveryCodes.model_validate({"recovery_codes": ["aaaa-bbbb-cccc-dddd"]})
+    other = key(b',"more":{"keys":["%b"]},"other":"%b"' % ((SECRET.encode(),) * 2))
+    for table in (made.to_frame(), Listing([made, made]).to_frame(), other.to_frame()):
+        shown = [table._repr_html_(), table.to_string(), table.to_csv(), repr(table)]
+        assert SECRET not in "".join(
+            [*shown, table.to_json(default_handler=str, date_format="iso")]
+        )
+    assert list(made.to_frame()["key"]) == ["bsk_…Ab3Ab3"]
+    assert "aaaa" not in codes.to_frame().to_string()
+    assert made.key == SECRET
+
+
+def test_notebooks_show_pages_and_reports_as_tables() -> None:
+    found = answer(b'{"keys":[' + KEY % b"" + b'],"next_cursor":"more"}')
+    page = results.read_page(ApiKey, "keys")(found)
+    paged = Paged(lambda call: (page, found), Call("GET", "/v1/x", lambda _: page))
+    assert "<td>laptop</td>" in page._repr_html_()
+    assert "<td>laptop</td>" in paged._repr_html_()
+    assert ".all()" in paged._repr_html_()
+
+    async def run(call: Call[Page[ApiKey]]) -> tuple[Page[ApiKey], Answer]:
+        raise AssertionError
+
+    later = AsyncPaged(run, Call("GET", "/v1/x", lambda _: page))
+    assert "&lt;pages of /v1/x: async for" in later._repr_html_()
+    report = results.read(Activity)(answer(ACTIVITY))._repr_html_()
+    assert "<td>total_stats_total_cost</td><td>0.0000055</td>" in report
+    assert "<p>daily_stats</p><table>" in report
+    assert "<td>2026-11-20</td>" in report
+    assert "Day(" not in report
 
 
 def test_a_report_is_a_table_of_its_days() -> None:

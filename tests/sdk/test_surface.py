@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
-import pkgutil
+import re
 import subprocess
 import sys
 import typing
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import bursar
-from bursar import AsyncBursar, Bursar
+from bursar import AsyncBursar, Bursar, compat
 from bursar.sdk import errors
 from bursar.sdk import resources as nouns
 from bursar.sdk.calls import Page
@@ -33,6 +34,7 @@ from bursar.sdk.faces import (
 )
 from bursar.sdk.frames import Listing
 from bursar.sdk.results import Result
+from tests.sdk import shapes
 
 SOURCE = Path(bursar.__file__).parents[1]
 PUBLIC = """
@@ -179,16 +181,12 @@ def test_every_method_is_described_and_typed(resource: tuple[str, Any]) -> None:
 # ── What is typed and documented ────────────────────────────────────────────────────────────────
 
 
-def classes() -> Iterator[type]:
-    """Every class that a resource's file has: results, what calls take, and the faces."""
-    for found in pkgutil.walk_packages(nouns.__path__, f"{nouns.__name__}."):
-        for kind in vars(import_module(found.name)).values():
-            if inspect.isclass(kind) and kind.__module__ == found.name:
-                yield kind
-
-
-CLASSES = list(classes())
+# Every class that a file has: results, what calls take, the faces, and the clients beside them.
+CLASSES = [*shapes.classes(nouns), *shapes.classes(compat)]
 RESULTS = [kind for kind in CLASSES if issubclass(kind, Result)]
+RECORDS = [kind for kind in CLASSES if "__dataclass_params__" in vars(kind)]
+# Whole numbers of Venice's client, and its texts, are in units that are not ours.
+MONEY = re.compile(r"(^|_)(cost|usage|balance|credits|spent|amount)($|_)")
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -214,6 +212,20 @@ def test_every_field_of_a_result_has_a_type_and_money_its_unit(kind: type[Result
             told = " ".join(each.__doc__ or "" for each in kind.__mro__[:2])
             assert "USD" in told, f"{kind.__name__}.{name}"
         assert float not in parts(field.annotation), name
+
+
+@pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+def test_every_whole_number_of_money_says_its_unit(kind: type) -> None:
+    told = " ".join([kind.__doc__ or "", import_module(kind.__module__).__doc__ or ""])
+    for field in dataclasses.fields(kind):
+        if field.type in (int, "int") and MONEY.search(field.name):
+            assert "USD" in told, f"{kind.__name__}.{field.name}"
+        assert Decimal not in parts(field.type), field.name
+
+
+def test_the_fields_of_results_are_those_that_programs_know() -> None:
+    known = shapes.PATH.read_text("utf-8")
+    assert shapes.text() == known, f"if that is meant, run: {shapes.COMMAND}"
 
 
 @pytest.mark.parametrize("name", bursar.__all__)

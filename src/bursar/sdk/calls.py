@@ -37,12 +37,26 @@ class Answer:
             return values.decode(self.content)
         except ValueError as error:
             kind = self.headers.get("content-type", "no type")
-            raise InvalidAnswer(
-                f"The answer is not the JSON that it should be but {kind} ({error}): is the base "
-                "URL that of a Bursar server?",
-                status=self.status,
-                request_id=self.request_id,
+            raise self.invalid(
+                f"The answer is not the JSON that it should be but {kind} ({error}): "
             ) from None
+
+    def document(self, *names: str) -> Mapping[str, Any]:
+        """The body as a JSON object that has these fields; raises InvalidAnswer."""
+        found = self.json()
+        missing = [name for name in names if not isinstance(found, dict) or name not in found]
+        if not isinstance(found, dict) or missing:
+            what = f"has no {missing[0]}" if missing else "is no JSON object"
+            raise self.invalid(f"The answer {what}: ")
+        return found
+
+    def invalid(self, words: str) -> InvalidAnswer:
+        """Return the error of an answer that is none of Bursar's; words end with a colon."""
+        return InvalidAnswer(
+            f"{words}is the base URL that of a Bursar server?",
+            status=self.status,
+            request_id=self.request_id,
+        )
 
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -84,10 +98,14 @@ class Page(Generic[T_co]):
 
     items: tuple[T_co, ...]
     next_cursor: str | None
+    kind: type | None = field(default=None, repr=False, compare=False)
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, one item a row; needs pandas."""
-        return frames.frame(self.items)
+        return frames.frame(self.items, self.kind)
+
+    def _repr_html_(self) -> str:
+        return frames.listing(self.items, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +129,21 @@ class RawResponse(Generic[T_co]):
 
 
 def nothing(answer: Answer) -> None:
-    """Read an answer that says nothing beside its success."""
+    """Read an answer that says nothing beside its success; raises InvalidAnswer.
+
+    That is 204 and nothing else: a page of a proxy, or of another program, comes with 200.
+    """
+    if answer.status != 204:
+        kind = answer.headers.get("content-type", "no type")
+        raise answer.invalid(
+            f"The answer is not the empty one that it should be but {answer.status} with {kind}: "
+        )
+
+
+def only(name: str) -> Callable[[Answer], None]:
+    """Return what reads an answer that says, in this field, no more than that it is done."""
+
+    def from_answer(answer: Answer) -> None:
+        answer.document(name)
+
+    return from_answer

@@ -128,8 +128,8 @@ class Bursar(Client[Connection]):
         max_retries: int = DEFAULT_MAX_RETRIES,
         http_client: "httpx2.Client | None" = None,
     ) -> None:
-        self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
-        self.connection = Connection(http_client)
+        self.options: Options = _options(api_key, base_url, profile, timeout_s, max_retries)
+        self.connection: Connection = Connection(http_client)
 
     @classmethod
     def log_in(
@@ -220,8 +220,8 @@ class AsyncBursar(Client[AsyncConnection]):
         max_retries: int = DEFAULT_MAX_RETRIES,
         http_client: "httpx2.AsyncClient | None" = None,
     ) -> None:
-        self.options = _options(api_key, base_url, profile, timeout_s, max_retries)
-        self.connection = AsyncConnection(http_client)
+        self.options: Options = _options(api_key, base_url, profile, timeout_s, max_retries)
+        self.connection: AsyncConnection = AsyncConnection(http_client)
 
     @classmethod
     async def log_in(

@@ -156,6 +156,8 @@ def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url.strip())
         is_good = bool(parts.hostname) and parts.port != 0 and parts.scheme in ("http", "https")
+        # A name that none can have, as with a part of more than 63 letters, is a ValueError too.
+        (parts.hostname or "").encode("idna")
     except ValueError:
         return None
     return parts if is_good else None

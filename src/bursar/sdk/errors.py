@@ -97,7 +97,7 @@ class Refused(BursarError):
         self.type = type
         self.param = param
         self.retry_after = retry_after
-        self.details = dict(details or {})
+        self.details: dict[str, Any] = dict(details or {})
 
     def __str__(self) -> str:
         said = [str(self.status), *filter(None, (self.code, self.request_id))]

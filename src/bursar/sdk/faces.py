@@ -58,9 +58,9 @@ class _Bound(Generic[P, T_co]):
     def __init__(self, describe: Callable[P, Call[Any]], resource: Any) -> None:
         self._describe = describe
         self._resource = resource
-        self.__name__ = describe.__name__.removeprefix("_")
-        self.__doc__ = describe.__doc__
-        self.__signature__ = _signature(describe)
+        self.__name__: str = describe.__name__.removeprefix("_")
+        self.__doc__: str | None = describe.__doc__
+        self.__signature__: inspect.Signature = _signature(describe)
 
     def __repr__(self) -> str:
         return f"<method {type(self._resource).__name__}.{self.__name__}>"
@@ -124,8 +124,8 @@ class sync(Generic[P, T_co]):  # noqa: N801 - stands where a decorator would
     """The blocking method of a described call."""
 
     def __init__(self, describe: Callable[P, Call[T_co]]) -> None:
-        self.describe = describe
-        self.__doc__ = describe.__doc__
+        self.describe: Callable[P, Call[T_co]] = describe
+        self.__doc__: str | None = describe.__doc__
 
     @overload
     def __get__(self, resource: None, owner: object) -> "sync[P, T_co]": ...
@@ -140,8 +140,8 @@ class awaited(Generic[P, T_co]):  # noqa: N801
     """The method to await of a described call."""
 
     def __init__(self, describe: Callable[P, Call[T_co]]) -> None:
-        self.describe = describe
-        self.__doc__ = describe.__doc__
+        self.describe: Callable[P, Call[T_co]] = describe
+        self.__doc__: str | None = describe.__doc__
 
     @overload
     def __get__(self, resource: None, owner: object) -> "awaited[P, T_co]": ...
@@ -156,8 +156,8 @@ class sync_pages(Generic[P, T_co]):  # noqa: N801
     """The blocking method of a described call that answers with pages."""
 
     def __init__(self, describe: Callable[P, Call[Page[T_co]]]) -> None:
-        self.describe = describe
-        self.__doc__ = describe.__doc__
+        self.describe: Callable[P, Call[Page[T_co]]] = describe
+        self.__doc__: str | None = describe.__doc__
 
     @overload
     def __get__(self, resource: None, owner: object) -> "sync_pages[P, T_co]": ...
@@ -172,8 +172,8 @@ class awaited_pages(Generic[P, T_co]):  # noqa: N801
     """The method to await of a described call that answers with pages."""
 
     def __init__(self, describe: Callable[P, Call[Page[T_co]]]) -> None:
-        self.describe = describe
-        self.__doc__ = describe.__doc__
+        self.describe: Callable[P, Call[Page[T_co]]] = describe
+        self.__doc__: str | None = describe.__doc__
 
     @overload
     def __get__(self, resource: None, owner: object) -> "awaited_pages[P, T_co]": ...

@@ -100,8 +100,7 @@ def refusal(answer: Answer) -> BursarError:
             status=answer.status,
             request_id=answer.request_id,
         )
-    said = _object(answer.content)
-    return refused(said, status=answer.status, headers=answer.headers)
+    return refused(_said(answer.content), status=answer.status, headers=answer.headers)
 
 
 def refused(
@@ -151,7 +150,8 @@ def _request(call: Call[object], options: Options) -> Send:
         content = values.encode(call.body)
         headers["content-type"] = "application/json"
     if call.is_kept:
-        headers["idempotency-key"] = call.idempotency_key or secrets.token_hex(16)
+        own = values.header("idempotency_key", call.idempotency_key or "")
+        headers["idempotency-key"] = own or secrets.token_hex(16)
     timeout_s = options.timeout_s
     if call.is_slow and timeout_s is not None:
         timeout_s = max(timeout_s, SLOW_TIMEOUT_S)
@@ -194,7 +194,13 @@ def _is_passing(failure: errors.Refused) -> bool:
 
 
 def _is_refused_for_now(failure: BursarError) -> bool:
-    """Whether the server has surely done nothing."""
+    """Whether the server has surely done nothing.
+
+    A server that is busy says so by itself, with a code; one that stands before it may have passed
+    the call on.
+    """
+    if isinstance(failure, errors.ServerFailed):
+        return failure.status == 503 and failure.code is not None
     return isinstance(failure, errors.RateLimited)
 
 
@@ -217,18 +223,24 @@ def _moment(text: str) -> datetime | None:
 
     try:
         found = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if found.tzinfo is not None else None
 
 
-def _object(content: bytes) -> Mapping[str, Any] | None:
+def _said(content: bytes) -> Mapping[str, Any] | None:
     try:
-        body = values.decode(content)
+        return error_in(values.decode(content))
     except ValueError:
         return None
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, str):
+
+
+def error_in(body: object) -> Mapping[str, Any] | None:
+    """Return the error object that a body has, None if it has none."""
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    if isinstance(error, str) and error:
         # The form of other dialects on the same host.
         rest = {name: value for name, value in body.items() if name not in ("error", "error_type")}
         return {"code": body.get("error_type"), **rest, "message": error}

@@ -3,6 +3,7 @@
 Owns how one page leads to the next. What is read twice is asked twice: each reading begins anew.
 """
 
+import html
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -41,11 +42,21 @@ class Paged(Generic[T]):
 
     def all(self) -> Listing[T]:
         """Every item, fetched now."""
-        return Listing(self)
+        found: list[T] = []
+        kind = None
+        for page in self.pages():
+            found += page.items
+            kind = page.kind
+        return Listing(found, kind)
 
     def to_frame(self) -> Any:
         """All items as a pandas DataFrame, one a row; needs pandas."""
         return self.all().to_frame()
+
+    def _repr_html_(self) -> str:
+        """The first page, fetched now: to show a list is to read it."""
+        page = next(self.pages())
+        return page._repr_html_() + ("<p>There are more: .all()</p>" if page.next_cursor else "")
 
     def __repr__(self) -> str:
         return f"<pages of {self._call.path}: iterate, .pages(), .first(), .all() or .to_frame()>"
@@ -79,11 +90,20 @@ class AsyncPaged(Generic[T]):
 
     async def all(self) -> Listing[T]:
         """Every item, fetched now."""
-        return Listing([item async for item in self])
+        found: list[T] = []
+        kind = None
+        async for page in self.pages():
+            found += page.items
+            kind = page.kind
+        return Listing(found, kind)
 
     async def to_frame(self) -> Any:
         """All items as a pandas DataFrame, one a row; needs pandas."""
         return (await self.all()).to_frame()
+
+    def _repr_html_(self) -> str:
+        """What to do with it: a notebook cannot await what it shows."""
+        return f"<p>{html.escape(repr(self))}</p>"
 
     def __repr__(self) -> str:
         return f"<pages of {self._call.path}: async for, .pages(), .first(), .all() or .to_frame()>"

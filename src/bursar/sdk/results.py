@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Field  # noqa: PLC0414 - resources take it from here
@@ -30,7 +30,7 @@ SecretText = Annotated[str, AfterValidator(Secret)]
 class Result(BaseModel):
     """One answer, or a part of one; fields that are not described here are kept as they came."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", strict=False)
 
     def fields(self) -> dict[str, Any]:
         """Every field by name, unknown ones last."""
@@ -45,10 +45,11 @@ class Result(BaseModel):
         for name, value in self.fields().items():
             yield name, _Shown(value)
 
-    __str__ = BaseModel.__repr__
+    def __str__(self) -> str:
+        return repr(self)
 
     def _repr_html_(self) -> str:
-        return frames.table([{"": name, " ": value} for name, value in frames.row(self).items()])
+        return frames.sheet(self)
 
 
 class _Shown:
@@ -74,7 +75,8 @@ def read_list(kind: type[R], name: str) -> Callable[[Answer], Listing[R]]:
     """Return what reads the list of that name in an answer."""
 
     def from_answer(answer: Answer) -> Listing[R]:
-        return Listing(parse(kind, item, answer) for item in _items(answer.json(), answer, name))
+        items = (parse(kind, item, answer) for item in _items(answer.json(), answer, name))
+        return Listing(items, kind)
 
     return from_answer
 
@@ -85,7 +87,10 @@ def read_page(kind: type[R], name: str) -> Callable[[Answer], Page[R]]:
     def from_answer(answer: Answer) -> Page[R]:
         document = answer.json()
         items = tuple(parse(kind, item, answer) for item in _items(document, answer, name))
-        return Page(items, document.get("next_cursor"))
+        cursor = document.get("next_cursor")
+        if not isinstance(cursor, str | None):
+            raise answer.invalid("The answer has a cursor that is no text: ")
+        return Page(items, cursor, kind)
 
     return from_answer
 
@@ -112,9 +117,5 @@ def _read(kind: type[R], answer: Answer) -> R:
 def _items(document: object, answer: Answer, name: str) -> list[object]:
     items = document.get(name) if isinstance(document, Mapping) else None
     if not isinstance(items, list):
-        raise InvalidAnswer(
-            f"The answer has no list of {name}: is the base URL that of a Bursar server?",
-            status=answer.status,
-            request_id=answer.request_id,
-        )
+        raise answer.invalid(f"The answer has no list of {name}: ")
     return items

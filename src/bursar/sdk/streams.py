@@ -1,7 +1,8 @@
 """Streams of server-sent events, read as they come.
 
 Owns the events' form, the end mark, and that a stream which stops before it is an error and never
-a shorter answer. Must not know what the events say.
+a shorter answer. What comes after the mark is not waited for: something on the way may hold the
+connection open, or break it. Must not know what the events say.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,10 +34,10 @@ class Events(Generic[T]):
         self._read = read
         self._rest = b""
         self._data: list[bytes] = []
-        self.is_complete = False
+        self.is_complete: bool = False
 
     def feed(self, part: bytes) -> Iterator[T]:
-        """Take bytes; yields the values of the events that they complete."""
+        """Take bytes; yields the values of the events that they complete, up to the end mark."""
         *lines, self._rest = (self._rest + part).split(b"\n")
         if len(self._rest) > _MOST_EVENT_BYTES:
             raise InvalidAnswer(
@@ -73,8 +74,8 @@ class Events(Generic[T]):
                 status=self._answer.status,
                 request_id=self._answer.request_id,
             ) from None
-        said = document.get("error") if isinstance(document, dict) else None
-        if isinstance(said, dict):
+        said = flow.error_in(document)
+        if said is not None:
             status = errors.STATUS_BY_TYPE.get(str(said.get("type")), 500)
             raise flow.refused(said, status=status, headers=self._answer.headers)
         return self._read(document, self._answer)
@@ -87,6 +88,7 @@ class Stream(Generic[T]):
         self._answer = answer
         self._events = Events(answer, read)
         self._response: httpx2.Response = response_of(answer)
+        self._is_over = False
 
     @property
     def request_id(self) -> str | None:
@@ -94,13 +96,19 @@ class Stream(Generic[T]):
         return self._answer.request_id
 
     def __iter__(self) -> Iterator[T]:
+        if self._is_over:
+            raise _over(self._answer)
+        self._is_over = True
         with closing(self._response):
             for part in self._parts():
                 yield from self._events.feed(part)
+                if self._events.is_complete:
+                    return
             self._events.finish()
 
     def close(self) -> None:
         """Stop reading."""
+        self._is_over = True
         self._response.close()
 
     def __enter__(self) -> "Stream[T]":
@@ -119,7 +127,7 @@ class Stream(Generic[T]):
 
         try:
             yield from self._response.iter_bytes()
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise _cut(error, self._response, self._answer) from error
 
 
@@ -130,6 +138,7 @@ class AsyncStream(Generic[T]):
         self._answer = answer
         self._events = Events(answer, read)
         self._response: httpx2.Response = response_of(answer)
+        self._is_over = False
 
     @property
     def request_id(self) -> str | None:
@@ -137,14 +146,20 @@ class AsyncStream(Generic[T]):
         return self._answer.request_id
 
     async def __aiter__(self) -> AsyncIterator[T]:
+        if self._is_over:
+            raise _over(self._answer)
+        self._is_over = True
         async with aclosing(self._response):
             async for part in self._parts():
                 for value in self._events.feed(part):
                     yield value
+                if self._events.is_complete:
+                    return
             self._events.finish()
 
     async def close(self) -> None:
         """Stop reading."""
+        self._is_over = True
         await self._response.aclose()
 
     async def __aenter__(self) -> "AsyncStream[T]":
@@ -164,19 +179,22 @@ class AsyncStream(Generic[T]):
         try:
             async for part in self._response.aiter_bytes():
                 yield part
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise _cut(error, self._response, self._answer) from error
 
 
 def response_of(answer: Answer) -> Any:
     """Return the open response of a stream; raises InvalidAnswer where the answer is none."""
     if answer.stream is None:
-        raise InvalidAnswer(
-            "The answer is not a stream: is the base URL that of a Bursar server?",
-            status=answer.status,
-            request_id=answer.request_id,
-        )
+        raise answer.invalid("The answer is not a stream: ")
     return answer.stream
+
+
+def _over(answer: Answer) -> errors.BursarError:
+    return errors.ConfigurationError(
+        "This stream has been read, or was closed: it is read once; ask for another one.",
+        request_id=answer.request_id,
+    )
 
 
 def _cut(error: Exception, response: "httpx2.Response", answer: Answer) -> errors.BursarError:

@@ -20,6 +20,7 @@ from bursar.sdk.errors import (
     ConfigurationError,
     ConnectionFailed,
     InvalidAnswer,
+    MissingDependency,
     TimedOut,
     TlsFailed,
 )
@@ -81,7 +82,7 @@ class Connection:
             if _is_streamed(response, step):
                 return _head(response, stream=response)
             return _read(response)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             return failure(error, step.url)
 
     def _client(self) -> "httpx2.Client":
@@ -95,7 +96,7 @@ class Connection:
                     self._http = httpx2.Client()
                     # Whoever forgets to close a client leaves no socket behind.
                     weakref.finalize(self, self._http.close)
-                except (OSError, ValueError) as error:
+                except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
                     raise _unusable(error) from error
             return self._http
 
@@ -170,7 +171,7 @@ class AsyncConnection:
             if _is_streamed(response, step):
                 return _head(response, stream=response)
             return await _read_async(response)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             return failure(error, step.url)
 
     def _client(self) -> "httpx2.AsyncClient":
@@ -181,7 +182,7 @@ class AsyncConnection:
         if self._http is None:
             try:
                 self._http = httpx2.AsyncClient()
-            except (OSError, ValueError) as error:
+            except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
                 raise _unusable(error) from error
         return self._http
 
@@ -315,7 +316,12 @@ def _closed() -> ConfigurationError:
     return ConfigurationError("This client is closed: make another one.")
 
 
-def _unusable(error: Exception) -> ConfigurationError:
+def _unusable(error: Exception) -> BursarError:
+    if isinstance(error, ImportError):
+        return MissingDependency(
+            "The environment's proxy is one of SOCKS, which needs a package: pip install "
+            "'httpx2[socks]', or unset ALL_PROXY."
+        )
     return ConfigurationError(
-        f"The environment's settings for proxies or certificates cannot be used: {error}."
+        f"The environment's settings for proxies or certificates cannot be used: {_reason(error)}."
     )

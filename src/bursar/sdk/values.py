@@ -20,6 +20,8 @@ _SECRET: Final = re.compile(r"\b(b[spo]k_)[0-9A-Za-z]{30,}([0-9A-Za-z]{6})\b")
 # Refresh tokens, those of letters, and access tokens, of which nobody needs to see an end.
 _TOKEN: Final = re.compile(r"\b(b[rl]t_)[0-9a-f]{16,}|\b(eyJ)[\w-]+\.[\w-]+\.[\w-]+")
 _MOST_DIGITS: Final = 40
+# More than any machine's fractions have: a number beyond would be written out in full one day.
+_MOST_EXPONENT: Final = 400
 
 
 class Unset(Enum):
@@ -95,14 +97,35 @@ def path(*parts: str | int) -> str:
     for segment in segments:
         if str(segment) in ("", ".", ".."):
             raise InvalidArgument(f"{segment!r} cannot be an id.")
-    return "/".join([str(first), *(quote(str(segment), safe="") for segment in segments)])
+    return "/".join([str(first), *(quoted(str(segment)) for segment in segments)])
+
+
+def quoted(text: str) -> str:
+    """Return text with all that could mean something else escaped; raises InvalidArgument."""
+    return quote(_utf8(text), safe="")
 
 
 def parameter(value: object) -> str:
-    """Return a value as a parameter of an address."""
+    """Return a value as a parameter of an address; raises InvalidArgument."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    text = str(value)
+    _utf8(text)
+    return text
+
+
+def header(name: str, text: str) -> str:
+    """Return text that can stand in a header; raises InvalidArgument."""
+    if not text.isascii() or not text.isprintable():
+        raise InvalidArgument(f"{name} may have printable ASCII characters only, not {text!r}.")
+    return text
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{text!r} has half of a character, which cannot be sent.") from None
 
 
 def _decimal(amount: UsdIn) -> Decimal:
@@ -146,9 +169,19 @@ def _encode(value: object) -> str:
 def decode(body: bytes) -> Any:
     """Return what JSON says, its fractions as decimals; raises ValueError for what is none."""
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+        return json.loads(body, parse_float=_fraction, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = None
+    if found is None or abs(found.adjusted()) > _MOST_EXPONENT:
+        raise ValueError("a number is out of range")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

@@ -3,11 +3,9 @@
 Owns where the dialect is, and what becomes of tokens. Must not know the network.
 """
 
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from bursar.compat.cerevox.models import (
     AccountInfo,
@@ -24,9 +22,10 @@ from bursar.compat.cerevox.models import (
 from bursar.sdk import flow, results, values
 from bursar.sdk.calls import Answer, Call
 from bursar.sdk.configuration import Options
-from bursar.sdk.errors import InvalidAnswer
 from bursar.sdk.flow import Steps
 from bursar.sdk.results import Listing
+from bursar.sdk.sessions import renewal
+from bursar.sdk.sessions.renewal import Session
 from bursar.sdk.values import Secret
 
 T = TypeVar("T")
@@ -37,29 +36,32 @@ _REVOKE: Final = "/v1/token/revoke"
 _ACCOUNTS: Final = "/v1/accounts"
 _USERS: Final = "/v1/users"
 _ME: Final = "/v1/users/me"
-# How long before its end a token is renewed: a request is on its way for less.
-_AHEAD_S: Final = 60
 
 
 class Tokens:
-    """Who has signed in with a client, if anybody: their calls are theirs instead of the key's."""
+    """Who has signed in with a client, if anybody: their calls are theirs instead of the key's.
+
+    Their tokens are renewed as those of the SDK's own clients are.
+    """
 
     def __init__(self) -> None:
-        self._held: TokenResponse | None = None
+        self._session: Session | None = None
 
     def carry_out(self, call: Call[T], options: Options) -> Steps[tuple[T, Answer]]:
         """Carry out a call: its value, and the answer that it was read from."""
-        held = self._held
-        if held is not None and not call.is_anonymous:
-            if time.time() >= held.expires_at - _AHEAD_S:
-                held, _ = yield from self.carry_out(refresh_token(held.refresh_token), options)
-            options = replace(options, api_key=Secret(held.access_token))
+        if self._session is not None:
+            options = replace(options, api_key=None, session=self._session)
         answer = yield from flow.exchange(call, options)
         value = call.read(answer)
         if isinstance(value, TokenResponse):
-            self._held = value
+            self._session = renewal.go_on(
+                Secret(value.access_token),
+                Secret(value.refresh_token),
+                expires_in_s=value.expires_in,
+                base_url=options.base_url,
+            )
         elif call.path == _REVOKE:
-            self._held = None
+            self._session = None
         return value, answer
 
 
@@ -172,16 +174,12 @@ def delete_user(user_id: str, email: str) -> Call[DeletedResponse]:
 
 
 def _read_plan(answer: Answer) -> AccountPlan:
-    document = answer.json()
-    if not isinstance(document, Mapping) or "plan" not in document:
-        message = "The answer has no plan: is the base URL that of a Bursar server?"
-        raise InvalidAnswer(message, status=answer.status, request_id=answer.request_id)
-    return results.parse(AccountPlan, document["plan"], answer)
+    return results.parse(AccountPlan, answer.document("plan")["plan"], answer)
 
 
 def _read_deletion(answer: Answer) -> DeletedResponse:
     """Of a deletion that was sent again there may be nothing to read: it was done before."""
-    said: Any = answer.json() if answer.content else {}
+    said = {} if answer.status == 204 else answer.document("deleted")
     return results.parse(DeletedResponse, said, answer)
 
 

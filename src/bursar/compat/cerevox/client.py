@@ -1,7 +1,7 @@
 """The clients: `Account`, whose methods block, and `AsyncAccount`, whose methods are awaited."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from bursar.compat.cerevox import calls
 from bursar.compat.cerevox.calls import Tokens
@@ -39,26 +39,26 @@ class Account(Resource):
         # Resources are frozen; who has signed in is not.
         object.__setattr__(self, "_tokens", Tokens())
 
-    login = sync(calls.login)
-    refresh_token = sync(calls.refresh_token)
-    revoke_token = sync(calls.revoke_token)
-    get_account_info = sync(calls.get_account_info)
-    get_account_plan = sync(calls.get_account_plan)
-    get_account_usage = sync(calls.get_account_usage)
-    get_usage = sync(calls.get_usage)
-    get_billing_info = sync(calls.get_billing_info)
-    list_users = sync(calls.list_users)
-    create_user = sync(calls.create_user)
-    get_user_me = sync(calls.get_user_me)
-    update_user_me = sync(calls.update_user_me)
-    get_user = sync(calls.get_user)
-    update_user = sync(calls.update_user)
-    delete_user = sync(calls.delete_user)
+    login: Final = sync(calls.login)
+    refresh_token: Final = sync(calls.refresh_token)
+    revoke_token: Final = sync(calls.revoke_token)
+    get_account_info: Final = sync(calls.get_account_info)
+    get_account_plan: Final = sync(calls.get_account_plan)
+    get_account_usage: Final = sync(calls.get_account_usage)
+    get_usage: Final = sync(calls.get_usage)
+    get_billing_info: Final = sync(calls.get_billing_info)
+    list_users: Final = sync(calls.list_users)
+    create_user: Final = sync(calls.create_user)
+    get_user_me: Final = sync(calls.get_user_me)
+    update_user_me: Final = sync(calls.update_user_me)
+    get_user: Final = sync(calls.get_user)
+    update_user: Final = sync(calls.update_user)
+    delete_user: Final = sync(calls.delete_user)
     # The shipped client's names.
-    get_users = sync(calls.list_users)
-    get_user_by_id = sync(calls.get_user)
-    update_user_by_id = sync(calls.update_user)
-    delete_user_by_id = sync(calls.delete_user)
+    get_users: Final = sync(calls.list_users)
+    get_user_by_id: Final = sync(calls.get_user)
+    update_user_by_id: Final = sync(calls.update_user)
+    delete_user_by_id: Final = sync(calls.delete_user)
 
     def run(self, call: Call[T]) -> tuple[T, Answer]:
         """Carry out a call: its value, and the answer that it was read from."""
@@ -102,26 +102,26 @@ class AsyncAccount(AsyncResource):
         # Resources are frozen; who has signed in is not.
         object.__setattr__(self, "_tokens", Tokens())
 
-    login = awaited(calls.login)
-    refresh_token = awaited(calls.refresh_token)
-    revoke_token = awaited(calls.revoke_token)
-    get_account_info = awaited(calls.get_account_info)
-    get_account_plan = awaited(calls.get_account_plan)
-    get_account_usage = awaited(calls.get_account_usage)
-    get_usage = awaited(calls.get_usage)
-    get_billing_info = awaited(calls.get_billing_info)
-    list_users = awaited(calls.list_users)
-    create_user = awaited(calls.create_user)
-    get_user_me = awaited(calls.get_user_me)
-    update_user_me = awaited(calls.update_user_me)
-    get_user = awaited(calls.get_user)
-    update_user = awaited(calls.update_user)
-    delete_user = awaited(calls.delete_user)
+    login: Final = awaited(calls.login)
+    refresh_token: Final = awaited(calls.refresh_token)
+    revoke_token: Final = awaited(calls.revoke_token)
+    get_account_info: Final = awaited(calls.get_account_info)
+    get_account_plan: Final = awaited(calls.get_account_plan)
+    get_account_usage: Final = awaited(calls.get_account_usage)
+    get_usage: Final = awaited(calls.get_usage)
+    get_billing_info: Final = awaited(calls.get_billing_info)
+    list_users: Final = awaited(calls.list_users)
+    create_user: Final = awaited(calls.create_user)
+    get_user_me: Final = awaited(calls.get_user_me)
+    update_user_me: Final = awaited(calls.update_user_me)
+    get_user: Final = awaited(calls.get_user)
+    update_user: Final = awaited(calls.update_user)
+    delete_user: Final = awaited(calls.delete_user)
     # The shipped client's names.
-    get_users = awaited(calls.list_users)
-    get_user_by_id = awaited(calls.get_user)
-    update_user_by_id = awaited(calls.update_user)
-    delete_user_by_id = awaited(calls.delete_user)
+    get_users: Final = awaited(calls.list_users)
+    get_user_by_id: Final = awaited(calls.get_user)
+    update_user_by_id: Final = awaited(calls.update_user)
+    delete_user_by_id: Final = awaited(calls.delete_user)
 
     async def run(self, call: Call[T]) -> tuple[T, Answer]:
         """Carry out a call: its value, and the answer that it was read from."""

@@ -34,7 +34,7 @@ class AccountError(Exception):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.validation_errors = dict(validation_errors or {})
+        self.validation_errors: dict[str, str] = dict(validation_errors or {})
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class AccountPlan(Result):
 
 
 class UsageStats(Result):
-    """What was used in a span; `rate_limit` is that of requests in the present month."""
+    """What was used in a span, its cost in USD; `rate_limit` is of requests in this month."""
 
     total_requests: int
     documents_processed: int

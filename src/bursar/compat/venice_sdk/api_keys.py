@@ -1,15 +1,15 @@
 """Keys, and what rate limits say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from bursar.compat.venice_sdk.errors import APIKeyError, raising
 from bursar.compat.venice_sdk.requests import Requests
-from bursar.sdk.errors import NotFound
+from bursar.compat.venice_sdk.shapes import Key, Keys, OneKey, Rates
+from bursar.sdk.errors import InvalidArgument, NotFound
 from bursar.sdk.resources.limits import Limit
-from bursar.sdk.values import Secret
 
 # What the dialect says where there is no limit.
 UNLIMITED: Final = 2**53 - 1
@@ -74,14 +74,14 @@ class APIKeysAPI:
     def list(self) -> list[APIKey]:
         """Every key of the account; raises APIKeyError and UnauthorizedError."""
         with raising(APIKeyError):
-            return [_key(each) for each in self._requests.get("/api_keys")["data"]]
+            return [_key(each) for each in self._requests.get(Keys, "/api_keys").data]
 
     def get(self, key_id: str) -> APIKey | None:
         """One key, None if there is none of that id."""
         with raising(APIKeyError):
             try:
-                return _key(self._requests.get("/api_keys", key_id)["data"])
-            except NotFound:
+                return _key(self._requests.get(OneKey, "/api_keys", key_id).data)
+            except (InvalidArgument, NotFound):
                 return None
 
     def create(
@@ -100,13 +100,13 @@ class APIKeysAPI:
             ends = datetime.now(UTC) + timedelta(days=expires_in_days)
             body["expiresAt"] = ends.isoformat(timespec="seconds").replace("+00:00", "Z")
         with raising(APIKeyError):
-            return _key(self._requests.post("/api_keys", body)["data"])
+            return _key(self._requests.post(OneKey, "/api_keys", body).data)
 
     def delete(self, key_id: str) -> bool:
         """Delete a key: whether there was one."""
         with raising(APIKeyError):
             try:
-                return bool(self._requests.delete("/api_keys", id=key_id)["success"])
+                return bool(key_id) and self._requests.delete("/api_keys", id=key_id)
             except NotFound:
                 return False
 
@@ -122,14 +122,13 @@ class APIKeysAPI:
     def get_rate_limits(self) -> RateLimits:
         """What applies to the key that asks, whatever the model."""
         with raising(APIKeyError):
-            shown = self._requests.get("/api_keys/rate_limits")["data"]
+            shown = self._requests.get(Rates, "/api_keys/rate_limits").data
             used = self._used()
         most: dict[str, int] = {}
-        for model in shown["rateLimits"]:
-            for limit in model["rateLimits"]:
+        for model in shown.rateLimits:
+            for limit in model.rateLimits:
                 # A model's own limit is below what applies to all.
-                kind = limit["type"]
-                most[kind] = max(most.get(kind, 0), int(limit["amount"]))
+                most[limit.type] = max(most.get(limit.type, 0), limit.amount)
         return RateLimits(
             requests_per_minute=most.get("RPM", UNLIMITED),
             requests_per_hour=most.get("RPH", UNLIMITED),
@@ -138,7 +137,7 @@ class APIKeysAPI:
             tokens_per_hour=most.get("TPH", UNLIMITED),
             tokens_per_day=most.get("TPD", UNLIMITED),
             current_usage=used,
-            reset_time=datetime.fromisoformat(shown["nextEpochBegins"]),
+            reset_time=shown.nextEpochBegins,
         )
 
     def get_rate_limits_log(self, limit: int | None = None) -> Logs:
@@ -169,16 +168,15 @@ class APIKeysAPI:
         return found
 
 
-def _key(shown: Mapping[str, Any]) -> APIKey:
-    secret = shown.get("apiKey")
+def _key(shown: Key) -> APIKey:
     return APIKey(
-        id=shown["id"],
-        name=shown["description"],
-        description=shown["description"],
-        created_at=shown.get("createdAt"),
-        last_used=shown.get("lastUsedAt"),
-        is_active=bool(shown.get("is_active", True)),
-        permissions={"type": shown["apiKeyType"]},
-        rate_limits=shown.get("consumptionLimits", shown.get("consumptionLimit")),
-        api_key=None if secret is None else Secret(secret),
+        id=shown.id,
+        name=shown.description,
+        description=shown.description,
+        created_at=shown.createdAt,
+        last_used=shown.lastUsedAt,
+        is_active=shown.is_active,
+        permissions={"type": shown.apiKeyType},
+        rate_limits=shown.consumptionLimits or shown.consumptionLimit,
+        api_key=shown.apiKey,
     )

@@ -1,11 +1,11 @@
 """Usage and money. Whole numbers of usage and credits are thousandths of a USD."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bursar.compat.venice_sdk.errors import BillingError, raising
 from bursar.compat.venice_sdk.requests import Requests
+from bursar.compat.venice_sdk.shapes import Balance, History, Totals
 
 
 @dataclass
@@ -40,16 +40,16 @@ class BillingAPI:
         """What was used this month, and what is left; raises BillingError, UnauthorizedError."""
         with raising(BillingError):
             # Without parameters and for any media type it is the totals.
-            data = self._requests.get("/billing/usage-history", accept="*/*")["data"]
-        if not isinstance(data, Mapping):
+            found = self._requests.get(History, "/billing/usage-history", accept="*/*").data
+        if not isinstance(found, Totals):
             raise BillingError("This server has venice_totals turned off: ask for it to be on.")
         return UsageInfo(
-            total_usage=data["total_usage"],
-            current_period=data["current_period"],
-            credits_remaining=data["credits_remaining"],
-            usage_by_model={model: dict(used) for model, used in data["usage_by_model"].items()},
-            billing_period_start=data["billing_period_start"],
-            billing_period_end=data["billing_period_end"],
+            total_usage=found.total_usage,
+            current_period=found.current_period,
+            credits_remaining=found.credits_remaining,
+            usage_by_model={name: used.fields() for name, used in found.usage_by_model.items()},
+            billing_period_start=found.billing_period_start,
+            billing_period_end=found.billing_period_end,
         )
 
     def get_usage_by_model(self) -> dict[str, ModelUsage]:
@@ -62,7 +62,7 @@ class BillingAPI:
     def get_billing_summary(self) -> dict[str, Any]:
         """The balance and what was spent, in USD, as decimals."""
         with raising(BillingError):
-            return dict(self._requests.get("/billing/balance"))
+            return self._requests.get(Balance, "/billing/balance").fields()
 
     def get_credits_remaining(self) -> int:
         """What is left, in thousandths of a USD."""

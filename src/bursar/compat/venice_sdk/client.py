@@ -68,10 +68,10 @@ class VeniceClient:
             self._requests = requests.connect(
                 api_key=api_key, base_url=base_url, timeout_s=timeout, max_retries=max_retries
             )
-        self.api_keys = APIKeysAPI(self._requests)
-        self.billing = BillingAPI(self._requests)
-        self.account = AccountManager(self.api_keys, self.billing)
-        self.chat = ChatAPI(self._requests)
+        self.api_keys: APIKeysAPI = APIKeysAPI(self._requests)
+        self.billing: BillingAPI = BillingAPI(self._requests)
+        self.account: AccountManager = AccountManager(self.api_keys, self.billing)
+        self.chat: ChatAPI = ChatAPI(self._requests)
 
     def get_account_summary(self) -> dict[str, Any]:
         """Keys, usage and rate limits: `account.get_account_summary`."""

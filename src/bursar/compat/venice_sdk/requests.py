@@ -4,12 +4,17 @@ Owns where the dialect is. Must not know what is asked for.
 """
 
 import os
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from bursar.sdk import values
+from bursar.compat.venice_sdk.shapes import Deletion
+from bursar.sdk import results, values
 from bursar.sdk.calls import Answer, Call
 from bursar.sdk.client import Bursar
 from bursar.sdk.faces import Resource
+from bursar.sdk.results import Result
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Result)
 
 _PREFIX: Final = "/api/v1"
 
@@ -21,20 +26,20 @@ class Requests:
         self.bursar = bursar
         self._resource = Resource(bursar.connection, bursar.options)
 
-    def get(self, *parts: str, accept: str = "application/json", **query: object) -> Any:
-        """The JSON of a GET; raises BursarError."""
+    def get(self, kind: type[R], *parts: str, accept: str = "application/json") -> R:
+        """The answer to a GET, which is of this kind; raises BursarError."""
         path = values.path(f"{_PREFIX}{parts[0]}", *parts[1:])
-        return self._send(Call("GET", path, _json, query, headers={"accept": accept}))
+        return self._send(Call("GET", path, results.read(kind), headers={"accept": accept}))
 
-    def post(self, path: str, body: dict[str, object]) -> Any:
-        """The JSON of a POST; raises BursarError."""
-        return self._send(Call("POST", _PREFIX + path, _json, body=body, is_kept=True))
+    def post(self, kind: type[R], path: str, body: dict[str, object]) -> R:
+        """The answer to a POST, which is of this kind; raises BursarError."""
+        return self._send(Call("POST", _PREFIX + path, results.read(kind), body=body, is_kept=True))
 
-    def delete(self, path: str, **query: object) -> Any:
-        """The JSON of a DELETE; raises BursarError."""
-        return self._send(Call("DELETE", _PREFIX + path, _json, query))
+    def delete(self, path: str, **query: object) -> bool:
+        """Whether a DELETE has done it; raises BursarError."""
+        return self._send(Call("DELETE", _PREFIX + path, _read_deletion, query))
 
-    def _send(self, call: Call[Any]) -> Any:
+    def _send(self, call: Call[T]) -> T:
         return self._resource.run(call)[0]
 
 
@@ -47,5 +52,6 @@ def connect(
     return Requests(Bursar(api_key, base_url=address, timeout_s=timeout_s, max_retries=max_retries))
 
 
-def _json(answer: Answer) -> Any:
-    return answer.json()
+def _read_deletion(answer: Answer) -> bool:
+    """Of a deletion that was sent again there may be nothing to read: it was done before."""
+    return answer.status == 204 or results.read(Deletion)(answer).success

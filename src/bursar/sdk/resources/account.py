@@ -1,5 +1,7 @@
 """Your account."""
 
+from typing import Final
+
 from pydantic import Field
 
 from bursar.sdk import results
@@ -33,10 +35,10 @@ def _get() -> Call[AccountInfo]:
 class Account(Resource):
     """Your account."""
 
-    get = sync(_get)
+    get: Final = sync(_get)
 
 
 class AsyncAccount(AsyncResource):
     """Your account."""
 
-    get = awaited(_get)
+    get: Final = awaited(_get)

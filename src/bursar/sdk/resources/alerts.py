@@ -1,6 +1,6 @@
 """Alerts: what somebody should look at."""
 
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import results
 from bursar.sdk.calls import Call, Page
@@ -27,10 +27,10 @@ def _list(*, page_size: int | None = None) -> Call[Page[Alert]]:
 class Alerts(Resource):
     """Alerts."""
 
-    list = sync_pages(_list)
+    list: Final = sync_pages(_list)
 
 
 class AsyncAlerts(AsyncResource):
     """Alerts."""
 
-    list = awaited_pages(_list)
+    list: Final = awaited_pages(_list)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
@@ -251,24 +251,24 @@ def _post(path: str, body: dict[str, object], key: str | None) -> Call[NewApiKey
 class ApiKeys(Resource):
     """API keys."""
 
-    list = sync_pages(_list)
-    create = sync(_create)
-    create_many = sync(_create_many)
-    get = sync(_get)
-    update = sync(_update)
-    rotate = sync(_rotate)
-    delete = sync(_delete)
-    current = sync(_current)
+    list: Final = sync_pages(_list)
+    create: Final = sync(_create)
+    create_many: Final = sync(_create_many)
+    get: Final = sync(_get)
+    update: Final = sync(_update)
+    rotate: Final = sync(_rotate)
+    delete: Final = sync(_delete)
+    current: Final = sync(_current)
 
 
 class AsyncApiKeys(AsyncResource):
     """API keys."""
 
-    list = awaited_pages(_list)
-    create = awaited(_create)
-    create_many = awaited(_create_many)
-    get = awaited(_get)
-    update = awaited(_update)
-    rotate = awaited(_rotate)
-    delete = awaited(_delete)
-    current = awaited(_current)
+    list: Final = awaited_pages(_list)
+    create: Final = awaited(_create)
+    create_many: Final = awaited(_create_many)
+    get: Final = awaited(_get)
+    update: Final = awaited(_update)
+    rotate: Final = awaited(_rotate)
+    delete: Final = awaited(_delete)
+    current: Final = awaited(_current)

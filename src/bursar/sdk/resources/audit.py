@@ -1,7 +1,7 @@
 """The audit log: who changed what, from where, and what it was before."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Answer, Call, Page
@@ -59,7 +59,7 @@ def query_of(
 
 def read_head(answer: Answer) -> AuditHead | None:
     """Return the head of the log in an answer, None of a log that has nothing yet."""
-    head = answer.json().get("head")
+    head = answer.document("head")["head"]
     return None if head is None else results.parse(AuditHead, head, answer)
 
 
@@ -91,12 +91,12 @@ def _head() -> Call[AuditHead | None]:
 class Audit(Resource):
     """The audit log of your account."""
 
-    list = sync_pages(_list)
-    head = sync(_head)
+    list: Final = sync_pages(_list)
+    head: Final = sync(_head)
 
 
 class AsyncAudit(AsyncResource):
     """The audit log of your account."""
 
-    list = awaited_pages(_list)
-    head = awaited(_head)
+    list: Final = awaited_pages(_list)
+    head: Final = awaited(_head)

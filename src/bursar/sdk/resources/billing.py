@@ -1,6 +1,7 @@
 """Money: what your account has, and what moved it."""
 
 from datetime import date
+from typing import Final
 
 from bursar.sdk import results
 from bursar.sdk.calls import Call, Page
@@ -75,14 +76,14 @@ def _month(month: str | None = None) -> Call[Bill]:
 class Billing(Resource):
     """Money."""
 
-    balance = sync(_balance)
-    transactions = sync_pages(_transactions)
-    month = sync(_month)
+    balance: Final = sync(_balance)
+    transactions: Final = sync_pages(_transactions)
+    month: Final = sync(_month)
 
 
 class AsyncBilling(AsyncResource):
     """Money."""
 
-    balance = awaited(_balance)
-    transactions = awaited_pages(_transactions)
-    month = awaited(_month)
+    balance: Final = awaited(_balance)
+    transactions: Final = awaited_pages(_transactions)
+    month: Final = awaited(_month)

@@ -1,12 +1,20 @@
 """Calls of chat models, whole and streamed.
 
 A call is sent once and never again by itself: a model server may have sold what did not arrive.
+Nor is what has arrived refused for its form, since it is paid for: what a model server says in
+another way than most is left out, and is in the raw response.
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, overload
-from urllib.parse import quote
+
+from pydantic import (
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Answer, Call, RawResponse
@@ -17,35 +25,55 @@ from bursar.sdk.streams import AsyncStream, Stream
 Message: TypeAlias = Mapping[str, object]
 
 
-class ChatMessage(Result):
-    """What was said; `content` is null where only tools are called."""
+class _PassedOn(Result):
+    """What a model server says: a field that is not of its kind has its default instead."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _read_or_leave(
+        cls, value: object, read: ValidatorFunctionWrapHandler, about: ValidationInfo
+    ) -> object:
+        try:
+            return read(value)
+        except ValidationError:
+            field = cls.model_fields[about.field_name or ""]
+            return field.get_default(call_default_factory=True)
+
+
+class ChatMessage(_PassedOn):
+    """What was said; `content` is null where only tools are called, and may come in parts."""
 
     role: str = "assistant"
-    content: str | None = None
+    content: str | tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of it, of parts that of all of them."""
+        return _text(self.content)
 
 
-class ChatUsage(Result):
+class ChatUsage(_PassedOn):
     """Tokens that were used."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
 
 
-class ChatChoice(Result):
+class ChatChoice(_PassedOn):
     """One of the answers."""
 
-    index: int
-    message: ChatMessage
+    index: int = 0
+    message: ChatMessage = Field(default_factory=ChatMessage)
     finish_reason: str | None = None
 
 
-class ChatCompletion(Result):
+class ChatCompletion(_PassedOn):
     """A model's answer. `cost` is what it cost in USD, exactly, `request_id` the usage event's."""
 
-    id: str
-    model: str
-    choices: tuple[ChatChoice, ...]
+    id: str | None = None
+    model: str | None = None
+    choices: tuple[ChatChoice, ...] = ()
     usage: ChatUsage | None = None
     cost: Decimal | None = None
     request_id: str | None = None
@@ -53,36 +81,41 @@ class ChatCompletion(Result):
     @property
     def text(self) -> str:
         """The first answer's text."""
-        return (self.choices[0].message.content or "") if self.choices else ""
+        return self.choices[0].message.text if self.choices else ""
 
 
-class ChatDelta(Result):
+class ChatDelta(_PassedOn):
     """What a part of a stream adds to an answer."""
 
     role: str | None = None
-    content: str | None = None
+    content: str | tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of it, of parts that of all of them."""
+        return _text(self.content)
 
 
-class ChatChunkChoice(Result):
+class ChatChunkChoice(_PassedOn):
     """A part of one of the answers."""
 
-    index: int
-    delta: ChatDelta
+    index: int = 0
+    delta: ChatDelta = Field(default_factory=ChatDelta)
     finish_reason: str | None = None
 
 
-class ChatChunk(Result):
+class ChatChunk(_PassedOn):
     """A part of a streamed answer; the last has `usage` where `include_usage` asked for it."""
 
-    id: str
-    model: str
-    choices: tuple[ChatChunkChoice, ...] = Field(default=())
+    id: str | None = None
+    model: str | None = None
+    choices: tuple[ChatChunkChoice, ...] = ()
     usage: ChatUsage | None = None
 
     @property
     def text(self) -> str:
         """What it adds to the first answer's text."""
-        return "".join(each.delta.content or "" for each in self.choices if each.index == 0)
+        return "".join(each.delta.text for each in self.choices if each.index == 0)
 
 
 def _describe(
@@ -250,17 +283,24 @@ class AsyncChat(AsyncResource):
 def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     if not labels:
         return {}
-    pairs = (f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in labels.items())
+    pairs = (f"{values.quoted(name)}={values.quoted(value)}" for name, value in labels.items())
     return {"x-bursar-labels": ",".join(pairs)}
 
 
 def _read(answer: Answer) -> ChatCompletion:
-    document = answer.json()
     cost = answer.headers.get("x-bursar-cost")
-    if isinstance(document, dict):
-        document = {**document, "cost": cost, "request_id": answer.request_id}
-    return results.parse(ChatCompletion, document, answer)
+    said = {**answer.document("choices"), "cost": cost, "request_id": answer.request_id}
+    return results.parse(ChatCompletion, said, answer)
 
 
 def _read_chunk(document: object, answer: Answer) -> ChatChunk:
+    if isinstance(document, dict) and not document.keys() & {"choices", "usage"}:
+        raise answer.invalid("An event of the stream is no part of an answer: ")
     return results.parse(ChatChunk, document, answer)
+
+
+def _text(content: str | tuple[dict[str, Any], ...] | None) -> str:
+    if isinstance(content, str):
+        return content
+    texts = (part.get("text") for part in content or ())
+    return "".join(text for text in texts if isinstance(text, str))

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import BeforeValidator
 
@@ -209,18 +209,18 @@ def _explain(
 class Limits(Resource):
     """Limits."""
 
-    list = sync_pages(_list)
-    set = sync(_set)
-    remove = sync(_remove)
-    log = sync_pages(_log)
-    explain = sync(_explain)
+    list: Final = sync_pages(_list)
+    set: Final = sync(_set)
+    remove: Final = sync(_remove)
+    log: Final = sync_pages(_log)
+    explain: Final = sync(_explain)
 
 
 class AsyncLimits(AsyncResource):
     """Limits."""
 
-    list = awaited_pages(_list)
-    set = awaited(_set)
-    remove = awaited(_remove)
-    log = awaited_pages(_log)
-    explain = awaited(_explain)
+    list: Final = awaited_pages(_list)
+    set: Final = awaited(_set)
+    remove: Final = awaited(_remove)
+    log: Final = awaited_pages(_log)
+    explain: Final = awaited(_explain)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NotRequired, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call
@@ -67,10 +67,10 @@ def _fields(event: MeterEvent) -> dict[str, object]:
 class Meter(Resource):
     """Metering."""
 
-    record = sync(_record)
+    record: Final = sync(_record)
 
 
 class AsyncMeter(AsyncResource):
     """Metering."""
 
-    record = awaited(_record)
+    record: Final = awaited(_record)

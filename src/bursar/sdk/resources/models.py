@@ -1,5 +1,7 @@
 """The models that are served, and their prices. Needs no key."""
 
+from typing import Final
+
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call
 from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
@@ -26,12 +28,12 @@ def _get(model: str) -> Call[Model]:
 class Models(Resource):
     """Models."""
 
-    list = sync(_list)
-    get = sync(_get)
+    list: Final = sync(_list)
+    get: Final = sync(_get)
 
 
 class AsyncModels(AsyncResource):
     """Models."""
 
-    list = awaited(_list)
-    get = awaited(_get)
+    list: Final = awaited(_list)
+    get: Final = awaited(_get)

@@ -1,6 +1,7 @@
 """Projects: groups of keys and of the users who belong to them."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
@@ -113,24 +114,24 @@ def _members(project_id: int) -> str:
 class Projects(Resource):
     """Projects."""
 
-    list = sync_pages(_list)
-    create = sync(_create)
-    get = sync(_get)
-    update = sync(_update)
-    delete = sync(_delete)
-    list_members = sync(_list_members)
-    add_member = sync(_add_member)
-    remove_member = sync(_remove_member)
+    list: Final = sync_pages(_list)
+    create: Final = sync(_create)
+    get: Final = sync(_get)
+    update: Final = sync(_update)
+    delete: Final = sync(_delete)
+    list_members: Final = sync(_list_members)
+    add_member: Final = sync(_add_member)
+    remove_member: Final = sync(_remove_member)
 
 
 class AsyncProjects(AsyncResource):
     """Projects."""
 
-    list = awaited_pages(_list)
-    create = awaited(_create)
-    get = awaited(_get)
-    update = awaited(_update)
-    delete = awaited(_delete)
-    list_members = awaited(_list_members)
-    add_member = awaited(_add_member)
-    remove_member = awaited(_remove_member)
+    list: Final = awaited_pages(_list)
+    create: Final = awaited(_create)
+    get: Final = awaited(_get)
+    update: Final = awaited(_update)
+    delete: Final = awaited(_delete)
+    list_members: Final = awaited(_list_members)
+    add_member: Final = awaited(_add_member)
+    remove_member: Final = awaited(_remove_member)

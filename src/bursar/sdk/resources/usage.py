@@ -1,7 +1,7 @@
 """What your account used: the report of the last days, and single events."""
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import frames, results, values
 from bursar.sdk.calls import Call, Page
@@ -66,7 +66,7 @@ class Activity(Result):
 
     def to_frame(self) -> Any:
         """The days as a pandas DataFrame; needs pandas."""
-        return frames.frame(self.daily_stats)
+        return frames.frame(self.daily_stats, Day)
 
 
 class UsageEvent(Result):
@@ -127,7 +127,7 @@ class Summary(Result):
 
     def to_frame(self) -> Any:
         """The groups as a pandas DataFrame; needs pandas."""
-        return frames.frame(self.groups)
+        return frames.frame(self.groups, Group)
 
 
 def _activity(*, days: int = 30, fresh: bool = False) -> Call[Activity]:
@@ -199,14 +199,14 @@ def _summary(
 class Usage(Resource):
     """What your account used."""
 
-    activity = sync(_activity)
-    events = sync_pages(_events)
-    summary = sync(_summary)
+    activity: Final = sync(_activity)
+    events: Final = sync_pages(_events)
+    summary: Final = sync(_summary)
 
 
 class AsyncUsage(AsyncResource):
     """What your account used."""
 
-    activity = awaited(_activity)
-    events = awaited_pages(_events)
-    summary = awaited(_summary)
+    activity: Final = awaited(_activity)
+    events: Final = awaited_pages(_events)
+    summary: Final = awaited(_summary)

@@ -6,9 +6,11 @@ that one which differs from the server's does no harm. Like a call's flow it nei
 sends.
 """
 
+import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from bursar.sdk import configuration, flow
 from bursar.sdk.calls import Call
@@ -16,6 +18,7 @@ from bursar.sdk.configuration import Options
 from bursar.sdk.errors import (
     ConfigurationError,
     ConnectionFailed,
+    InvalidAnswer,
     RateLimited,
     ServerFailed,
     TimedOut,
@@ -27,6 +30,8 @@ from bursar.sdk.resources.people.sign_ins import SignIn
 from bursar.sdk.sessions import stores
 from bursar.sdk.sessions.stores import Keep, Release, SignedIn, Store
 from bursar.sdk.values import Secret
+
+T = TypeVar("T")
 
 # How long before its end a token is renewed: a request is on its way for less.
 _AHEAD_S: Final = 60.0
@@ -45,13 +50,22 @@ class Asked:
     account_id: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsaved:
+    """Tokens that could not be kept, and the access token of those that are still kept instead."""
+
+    fresh: SignedIn
+    used: Secret
+
+
 class Session:
     """A sign-in, shared by all clients that were made from it."""
 
     def __init__(self, store: Store, base_url: str, held: SignedIn | None = None) -> None:
         self._store = store
         self._held = held
-        self.base_url = base_url
+        self._unsaved: _Unsaved | None = None
+        self.base_url: str = base_url
 
     @property
     def email(self) -> str:
@@ -74,14 +88,18 @@ class Session:
         if time.time() >= held.access_until_s:
             return (yield from self._renew(held, options)).access_token
         # There is time left to renew it: this call need neither wait nor fail for that.
-        release = self._store.try_lock()
-        if release is None:
-            return held.access_token
         try:
-            return (
-                yield from self._in_turn(held, replace(options, max_retries=0), release)
-            ).access_token
-        except (ConnectionFailed, ServerFailed, RateLimited):
+            release = self._store.try_lock()
+            if release is None:
+                return held.access_token
+            once = replace(options, max_retries=0)
+            return (yield from self._in_turn(held, once, release)).access_token
+        except (ConnectionFailed, InvalidAnswer, ServerFailed, RateLimited):
+            return held.access_token
+        except ConfigurationError:
+            # Where it is kept cannot be used just now; or it was found there to be another's.
+            if self._held is not held:
+                raise
             return held.access_token
 
     def renew(self, options: Options, *, refused: Secret) -> Steps[Secret]:
@@ -94,11 +112,13 @@ class Session:
     def end(self, options: Options) -> Steps[None]:
         """Sign out: here in any case, and at the server if it answers."""
         held = self._held or self._store.load()
-        self._held = None
-        self._store.forget()
-        if held is not None:
-            call = Auth.revoke.describe(held.refresh_token)
-            yield from flow.exchange(call, _anonymous(options, held.base_url))
+        self._held = self._unsaved = None
+        try:
+            self._store.forget()
+        finally:
+            if held is not None:
+                call = Auth.revoke.describe(held.refresh_token)
+                yield from _value(call, _anonymous(options, held.base_url))
 
     def _current(self) -> SignedIn:
         if self._held is None:
@@ -123,7 +143,7 @@ class Session:
 
     def _in_turn(self, before: SignedIn, options: Options, release: Release) -> Steps[SignedIn]:
         try:
-            held = self._store.load()
+            held = self._kept()
             if held is not None and held.access_token == before.access_token:
                 held = yield from self._refresh(held, options)
         finally:
@@ -136,12 +156,32 @@ class Session:
         try:
             found = yield from _value(call, _anonymous(options, held.base_url))
         except Unauthenticated:
-            self._held = None
-            self._store.forget()
+            self._held = self._unsaved = None
+            with suppress(ConfigurationError):
+                self._store.forget()
             raise
         self._held = fresh = _signed_in(found, base_url=held.base_url, email=held.email)
-        self._store.save(fresh)
+        self._save(fresh, used=self._unsaved.used if self._unsaved else held.access_token)
         return fresh
+
+    def _kept(self) -> SignedIn | None:
+        """What is kept; where that could not be replaced by what is newer, the newer."""
+        kept, newer = self._store.load(), self._unsaved
+        if newer is None or kept is None or kept.access_token != newer.used:
+            self._unsaved = None
+            return kept
+        self._save(newer.fresh, used=newer.used)
+        return newer.fresh
+
+    def _save(self, fresh: SignedIn, *, used: Secret) -> None:
+        """Keep tokens in place of those that are used up; if that fails, here alone for now."""
+        try:
+            self._store.save(fresh)
+            self._unsaved = None
+        except ConfigurationError as error:
+            self._unsaved = _Unsaved(fresh, used)
+            said = "%s The renewed sign-in is known to this program alone."
+            logging.getLogger("bursar").warning(said, error)
 
     def __repr__(self) -> str:
         return f"<sign-in at {self.base_url}>"
@@ -164,7 +204,21 @@ def sign_in(asked: Asked, options: Options, *, name: str, keep: Keep | None) -> 
     return Session(store, options.base_url, held)
 
 
-def _value(call: Call[SignIn], options: Options) -> Steps[SignIn]:
+def go_on(
+    access_token: Secret, refresh_token: Secret, *, expires_in_s: float, base_url: str
+) -> Session:
+    """Return a session of tokens that were got in another way, kept as long as the program runs.
+
+    Whose they are is not known to it.
+    """
+    until = _until(expires_in_s)
+    held = SignedIn(base_url, "", 0, 0, 0, "", access_token, refresh_token, *until)
+    store = stores.MemoryStore()
+    store.save(held)
+    return Session(store, base_url, held)
+
+
+def _value(call: Call[T], options: Options) -> Steps[T]:
     return call.read((yield from flow.exchange(call, options)))
 
 
@@ -174,8 +228,7 @@ def _anonymous(options: Options, base_url: str) -> Options:
 
 
 def _signed_in(found: SignIn, *, base_url: str, email: str) -> SignedIn:
-    now_s = time.time()
-    ahead_s = min(_AHEAD_S, found.expires_in * _MOST_AHEAD)
+    renew_from_s, access_until_s = _until(found.expires_in)
     return SignedIn(
         base_url=base_url,
         email=email,
@@ -185,6 +238,13 @@ def _signed_in(found: SignIn, *, base_url: str, email: str) -> SignedIn:
         role=found.role,
         access_token=Secret(found.access_token),
         refresh_token=Secret(found.refresh_token),
-        renew_from_s=now_s + found.expires_in - ahead_s,
-        access_until_s=now_s + found.expires_in,
+        renew_from_s=renew_from_s,
+        access_until_s=access_until_s,
     )
+
+
+def _until(expires_in_s: float) -> tuple[float, float]:
+    """From when on, by this machine's clock, an access token is renewed, and until when good."""
+    now_s = time.time()
+    ahead_s = min(_AHEAD_S, expires_in_s * _MOST_AHEAD)
+    return now_s + expires_in_s - ahead_s, now_s + expires_in_s

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page
@@ -138,28 +138,28 @@ def _post(path: str, read: Any, body: dict[str, object] | None, key: str | None)
 class Accounts(Resource):
     """Every account."""
 
-    list = sync_pages(_list)
-    get = sync(_get)
-    create = sync(_create)
-    update = sync(_update)
-    suspend = sync(_suspend)
-    resume = sync(_resume)
-    cancel = sync(_cancel)
-    grant = sync(_grant)
-    correct = sync(_correct)
-    create_key = sync(_create_key)
+    list: Final = sync_pages(_list)
+    get: Final = sync(_get)
+    create: Final = sync(_create)
+    update: Final = sync(_update)
+    suspend: Final = sync(_suspend)
+    resume: Final = sync(_resume)
+    cancel: Final = sync(_cancel)
+    grant: Final = sync(_grant)
+    correct: Final = sync(_correct)
+    create_key: Final = sync(_create_key)
 
 
 class AsyncAccounts(AsyncResource):
     """Every account."""
 
-    list = awaited_pages(_list)
-    get = awaited(_get)
-    create = awaited(_create)
-    update = awaited(_update)
-    suspend = awaited(_suspend)
-    resume = awaited(_resume)
-    cancel = awaited(_cancel)
-    grant = awaited(_grant)
-    correct = awaited(_correct)
-    create_key = awaited(_create_key)
+    list: Final = awaited_pages(_list)
+    get: Final = awaited(_get)
+    create: Final = awaited(_create)
+    update: Final = awaited(_update)
+    suspend: Final = awaited(_suspend)
+    resume: Final = awaited(_resume)
+    cancel: Final = awaited(_cancel)
+    grant: Final = awaited(_grant)
+    correct: Final = awaited(_correct)
+    create_key: Final = awaited(_create_key)

@@ -1,6 +1,7 @@
 """The audit log of any account, and of what belongs to none."""
 
 from datetime import datetime
+from typing import Final
 
 from bursar.sdk import results
 from bursar.sdk.calls import Call, Page
@@ -40,12 +41,12 @@ def _head(*, account_id: int | None = None) -> Call[AuditHead | None]:
 class Audit(Resource):
     """The audit log of any account, and of what belongs to none."""
 
-    list = sync_pages(_list)
-    head = sync(_head)
+    list: Final = sync_pages(_list)
+    head: Final = sync(_head)
 
 
 class AsyncAudit(AsyncResource):
     """The audit log of any account, and of what belongs to none."""
 
-    list = awaited_pages(_list)
-    head = awaited(_head)
+    list: Final = awaited_pages(_list)
+    head: Final = awaited(_head)

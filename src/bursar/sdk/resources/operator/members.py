@@ -1,5 +1,7 @@
 """The users of any account, and invitations into it."""
 
+from typing import Final
+
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
@@ -85,22 +87,22 @@ def _invitations(account_id: int) -> str:
 class Members(Resource):
     """The users of any account, and invitations into it."""
 
-    list = sync_pages(_list)
-    get = sync(_get)
-    invite = sync(_invite)
-    update = sync(_update)
-    remove = sync(_remove)
-    list_invitations = sync(_list_invitations)
-    withdraw_invitation = sync(_withdraw_invitation)
+    list: Final = sync_pages(_list)
+    get: Final = sync(_get)
+    invite: Final = sync(_invite)
+    update: Final = sync(_update)
+    remove: Final = sync(_remove)
+    list_invitations: Final = sync(_list_invitations)
+    withdraw_invitation: Final = sync(_withdraw_invitation)
 
 
 class AsyncMembers(AsyncResource):
     """The users of any account, and invitations into it."""
 
-    list = awaited_pages(_list)
-    get = awaited(_get)
-    invite = awaited(_invite)
-    update = awaited(_update)
-    remove = awaited(_remove)
-    list_invitations = awaited(_list_invitations)
-    withdraw_invitation = awaited(_withdraw_invitation)
+    list: Final = awaited_pages(_list)
+    get: Final = awaited(_get)
+    invite: Final = awaited(_invite)
+    update: Final = awaited(_update)
+    remove: Final = awaited(_remove)
+    list_invitations: Final = awaited(_list_invitations)
+    withdraw_invitation: Final = awaited(_withdraw_invitation)

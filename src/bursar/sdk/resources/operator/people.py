@@ -1,5 +1,7 @@
 """Everybody who has a user."""
 
+from typing import Final
+
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
@@ -66,16 +68,16 @@ def _sign_out(user_id: int, *, idempotency_key: str | None = None) -> Call[Ended
 class People(Resource):
     """Everybody who has a user."""
 
-    list = sync_pages(_list)
-    get = sync(_get)
-    update = sync(_update)
-    sign_out = sync(_sign_out)
+    list: Final = sync_pages(_list)
+    get: Final = sync(_get)
+    update: Final = sync(_update)
+    sign_out: Final = sync(_sign_out)
 
 
 class AsyncPeople(AsyncResource):
     """Everybody who has a user."""
 
-    list = awaited_pages(_list)
-    get = awaited(_get)
-    update = awaited(_update)
-    sign_out = awaited(_sign_out)
+    list: Final = awaited_pages(_list)
+    get: Final = awaited(_get)
+    update: Final = awaited(_update)
+    sign_out: Final = awaited(_sign_out)

@@ -1,5 +1,7 @@
 """Plans: what accounts get, and the most that they may set themselves."""
 
+from typing import Final
+
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
@@ -103,22 +105,22 @@ def _remove_limit(
 class Plans(Resource):
     """Plans."""
 
-    list = sync_pages(_list)
-    get = sync(_get)
-    create = sync(_create)
-    rename = sync(_rename)
-    delete = sync(_delete)
-    set_limit = sync(_set_limit)
-    remove_limit = sync(_remove_limit)
+    list: Final = sync_pages(_list)
+    get: Final = sync(_get)
+    create: Final = sync(_create)
+    rename: Final = sync(_rename)
+    delete: Final = sync(_delete)
+    set_limit: Final = sync(_set_limit)
+    remove_limit: Final = sync(_remove_limit)
 
 
 class AsyncPlans(AsyncResource):
     """Plans."""
 
-    list = awaited_pages(_list)
-    get = awaited(_get)
-    create = awaited(_create)
-    rename = awaited(_rename)
-    delete = awaited(_delete)
-    set_limit = awaited(_set_limit)
-    remove_limit = awaited(_remove_limit)
+    list: Final = awaited_pages(_list)
+    get: Final = awaited(_get)
+    create: Final = awaited(_create)
+    rename: Final = awaited(_rename)
+    delete: Final = awaited(_delete)
+    set_limit: Final = awaited(_set_limit)
+    remove_limit: Final = awaited(_remove_limit)

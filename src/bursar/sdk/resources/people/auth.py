@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from bursar.sdk import results, values
-from bursar.sdk.calls import Call, nothing
+from bursar.sdk.calls import Call, nothing, only
 from bursar.sdk.faces import AsyncResource, Resource, awaited, sync
 from bursar.sdk.resources.people.passkeys import AsyncPasskeys, Passkeys
 from bursar.sdk.resources.people.sign_ins import SignIn
@@ -107,7 +108,7 @@ def _revoke(token: str) -> Call[None]:
     return Call(
         "POST",
         f"{_AUTH}/revoke",
-        nothing,
+        only("revoked"),
         body={"token": token},
         is_anonymous=True,
         is_answered_again=True,
@@ -116,7 +117,8 @@ def _revoke(token: str) -> Call[None]:
 
 def _request_password_reset(email: str) -> Call[None]:
     """Have a letter sent with which to choose a new password, if somebody has the address."""
-    return Call("POST", _RESET, nothing, body={"email": email}, is_anonymous=True)
+    body = {"email": email}
+    return Call("POST", _RESET, only("requested"), body=body, is_anonymous=True)
 
 
 def _reset_password(token: str, *, password: str) -> Call[None]:
@@ -195,21 +197,21 @@ def _remove_second_factor(password: str, *, code: str) -> Call[None]:
 class Auth(Resource):
     """Signing in, and what belongs to whoever has; needs an access token where it is about you."""
 
-    sign_in = sync(_sign_in)
-    refresh = sync(_refresh)
-    revoke = sync(_revoke)
-    request_password_reset = sync(_request_password_reset)
-    reset_password = sync(_reset_password)
-    accept_invitation = sync(_accept_invitation)
-    list_sessions = sync(_list_sessions)
-    end_session = sync(_end_session)
-    log_out_everywhere = sync(_log_out_everywhere)
-    change_password = sync(_change_password)
-    second_factor = sync(_second_factor)
-    begin_second_factor = sync(_begin_second_factor)
-    confirm_second_factor = sync(_confirm_second_factor)
-    renew_recovery_codes = sync(_renew_recovery_codes)
-    remove_second_factor = sync(_remove_second_factor)
+    sign_in: Final = sync(_sign_in)
+    refresh: Final = sync(_refresh)
+    revoke: Final = sync(_revoke)
+    request_password_reset: Final = sync(_request_password_reset)
+    reset_password: Final = sync(_reset_password)
+    accept_invitation: Final = sync(_accept_invitation)
+    list_sessions: Final = sync(_list_sessions)
+    end_session: Final = sync(_end_session)
+    log_out_everywhere: Final = sync(_log_out_everywhere)
+    change_password: Final = sync(_change_password)
+    second_factor: Final = sync(_second_factor)
+    begin_second_factor: Final = sync(_begin_second_factor)
+    confirm_second_factor: Final = sync(_confirm_second_factor)
+    renew_recovery_codes: Final = sync(_renew_recovery_codes)
+    remove_second_factor: Final = sync(_remove_second_factor)
 
     @property
     def passkeys(self) -> Passkeys:
@@ -220,21 +222,21 @@ class Auth(Resource):
 class AsyncAuth(AsyncResource):
     """Signing in, and what belongs to whoever has; needs an access token where it is about you."""
 
-    sign_in = awaited(_sign_in)
-    refresh = awaited(_refresh)
-    revoke = awaited(_revoke)
-    request_password_reset = awaited(_request_password_reset)
-    reset_password = awaited(_reset_password)
-    accept_invitation = awaited(_accept_invitation)
-    list_sessions = awaited(_list_sessions)
-    end_session = awaited(_end_session)
-    log_out_everywhere = awaited(_log_out_everywhere)
-    change_password = awaited(_change_password)
-    second_factor = awaited(_second_factor)
-    begin_second_factor = awaited(_begin_second_factor)
-    confirm_second_factor = awaited(_confirm_second_factor)
-    renew_recovery_codes = awaited(_renew_recovery_codes)
-    remove_second_factor = awaited(_remove_second_factor)
+    sign_in: Final = awaited(_sign_in)
+    refresh: Final = awaited(_refresh)
+    revoke: Final = awaited(_revoke)
+    request_password_reset: Final = awaited(_request_password_reset)
+    reset_password: Final = awaited(_reset_password)
+    accept_invitation: Final = awaited(_accept_invitation)
+    list_sessions: Final = awaited(_list_sessions)
+    end_session: Final = awaited(_end_session)
+    log_out_everywhere: Final = awaited(_log_out_everywhere)
+    change_password: Final = awaited(_change_password)
+    second_factor: Final = awaited(_second_factor)
+    begin_second_factor: Final = awaited(_begin_second_factor)
+    confirm_second_factor: Final = awaited(_confirm_second_factor)
+    renew_recovery_codes: Final = awaited(_renew_recovery_codes)
+    remove_second_factor: Final = awaited(_remove_second_factor)
 
     @property
     def passkeys(self) -> AsyncPasskeys:

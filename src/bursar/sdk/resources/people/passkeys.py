@@ -4,7 +4,7 @@ What the browser takes and answers is WebAuthn's JSON, which goes through here a
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, nothing
@@ -98,22 +98,22 @@ def _remove(
 class Passkeys(Resource):
     """Passkeys."""
 
-    begin_sign_in = sync(_begin_sign_in)
-    sign_in = sync(_sign_in)
-    list = sync(_list)
-    begin = sync(_begin)
-    create = sync(_create)
-    rename = sync(_rename)
-    remove = sync(_remove)
+    begin_sign_in: Final = sync(_begin_sign_in)
+    sign_in: Final = sync(_sign_in)
+    list: Final = sync(_list)
+    begin: Final = sync(_begin)
+    create: Final = sync(_create)
+    rename: Final = sync(_rename)
+    remove: Final = sync(_remove)
 
 
 class AsyncPasskeys(AsyncResource):
     """Passkeys."""
 
-    begin_sign_in = awaited(_begin_sign_in)
-    sign_in = awaited(_sign_in)
-    list = awaited(_list)
-    begin = awaited(_begin)
-    create = awaited(_create)
-    rename = awaited(_rename)
-    remove = awaited(_remove)
+    begin_sign_in: Final = awaited(_begin_sign_in)
+    sign_in: Final = awaited(_sign_in)
+    list: Final = awaited(_list)
+    begin: Final = awaited(_begin)
+    create: Final = awaited(_create)
+    rename: Final = awaited(_rename)
+    remove: Final = awaited(_remove)

@@ -1,6 +1,6 @@
 """The users of your account: who they are, what they may do, and whom to invite."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page, nothing
@@ -119,28 +119,28 @@ def _withdraw_invitation(invitation_id: int) -> Call[None]:
 class Users(Resource):
     """Users of your account."""
 
-    list = sync_pages(_list)
-    get = sync(_get)
-    me = sync(_me)
-    rename_me = sync(_rename_me)
-    leave = sync(_leave)
-    invite = sync(_invite)
-    update = sync(_update)
-    remove = sync(_remove)
-    list_invitations = sync(_list_invitations)
-    withdraw_invitation = sync(_withdraw_invitation)
+    list: Final = sync_pages(_list)
+    get: Final = sync(_get)
+    me: Final = sync(_me)
+    rename_me: Final = sync(_rename_me)
+    leave: Final = sync(_leave)
+    invite: Final = sync(_invite)
+    update: Final = sync(_update)
+    remove: Final = sync(_remove)
+    list_invitations: Final = sync(_list_invitations)
+    withdraw_invitation: Final = sync(_withdraw_invitation)
 
 
 class AsyncUsers(AsyncResource):
     """Users of your account."""
 
-    list = awaited_pages(_list)
-    get = awaited(_get)
-    me = awaited(_me)
-    rename_me = awaited(_rename_me)
-    leave = awaited(_leave)
-    invite = awaited(_invite)
-    update = awaited(_update)
-    remove = awaited(_remove)
-    list_invitations = awaited(_list_invitations)
-    withdraw_invitation = awaited(_withdraw_invitation)
+    list: Final = awaited_pages(_list)
+    get: Final = awaited(_get)
+    me: Final = awaited(_me)
+    rename_me: Final = awaited(_rename_me)
+    leave: Final = awaited(_leave)
+    invite: Final = awaited(_invite)
+    update: Final = awaited(_update)
+    remove: Final = awaited(_remove)
+    list_invitations: Final = awaited(_list_invitations)
+    withdraw_invitation: Final = awaited(_withdraw_invitation)
