@@ -120,9 +120,12 @@ def changes(given: Mapping[str, Any], *, lift: Mapping[str, bool]) -> dict[str, 
 
 
 def confirm(question: str, *, yes: bool, out: Output) -> None:
-    """Have somebody say that they mean it; raises BadParameter where nobody can be asked."""
+    """Have somebody say that they mean it; raises BadParameter where nobody can be asked.
+
+    The one rule for all that destroys something, which is then asked before anything is done.
+    """
     if yes:
         return
     if out.is_json or not sys.stdin.isatty():
-        raise typer.BadParameter("This cannot be undone: say --yes.")
+        raise typer.BadParameter(f"{question} There is nobody to ask: if so, say --yes.")
     typer.confirm(question, abort=True, err=True)
