@@ -70,6 +70,12 @@ def say(text: str) -> None:
     print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
+def ask(question: str) -> str:
+    """Ask on stderr, and return the line that is typed: stdout is for data alone."""
+    print(f"{question} ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline()
+
+
 def format_moment(at_ms: int | None) -> str | None:
     """A moment as ISO 8601 in UTC, to the second."""
     if at_ms is None:

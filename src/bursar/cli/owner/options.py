@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bursar.cli import output
 from bursar.cli.output import Output
 from bursar.cli.session import MAX_ID
 from bursar.core import money
@@ -128,4 +129,5 @@ def confirm(question: str, *, yes: bool, out: Output) -> None:
         return
     if out.is_json or not sys.stdin.isatty():
         raise typer.BadParameter(f"{question} There is nobody to ask: if so, say --yes.")
-    typer.confirm(question, abort=True, err=True)
+    if output.ask(f"{question} [y/N]:").strip().lower() not in ("y", "yes"):
+        raise typer.Abort
