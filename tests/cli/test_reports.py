@@ -200,14 +200,6 @@ def test_chat_prints_the_answer_as_it_comes(tmp_path: Path, bursar: Bursar, line
         made.close()
 
 
-def test_colours_are_for_terminals_and_end_with_no_color(owner: Installation) -> None:
-    environment = {"BURSAR_BASE_URL": owner.url, "BURSAR_API_KEY": owner.secrets.provisioning_key}
-    for more, is_coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        with Terminal("usage", **environment, **more) as terminal:
-            assert terminal.wait() == 0
-            assert ("\x1b[36m" in terminal.printed) is is_coloured, terminal.printed
-
-
 def test_the_audit_log_says_who_did_what_here_and_there(
     owner: Installation, bursar: Bursar
 ) -> None:
