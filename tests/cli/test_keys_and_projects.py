@@ -54,7 +54,9 @@ def test_a_rotation_prints_the_new_secret_once(installed: dict[str, Any], bursar
     assert rotated["secret"] != made["secret"]
     assert rotated["previous_secret_until"] > rotated["rotated_at"]
     assert rotated["secret"] not in bursar("keys", "show", made["id"]).stdout
-    operator = bursar("keys", "rotate", 1, "--kind", "operator", "--grace", "0", "--json").json
+    operator = bursar(
+        "keys", "rotate", 1, "--kind", "operator", "--grace", "0", "--yes", "--json"
+    ).json
     assert operator["secret"].startswith("bok_")
     assert operator["previous_secret_until"] is None
 
@@ -68,9 +70,11 @@ def test_a_project_has_members_and_a_life(installed: dict[str, Any], bursar: Bur
     members = bursar("projects", "add-member", made["id"], 1, "--json").json["members"]
     assert [each["email"] for each in members] == ["admin@localhost"]
     assert bursar("projects", "members", made["id"]).code == 0
-    assert bursar("projects", "remove-member", made["id"], 1, "--json").json == {"members": []}
+    assert bursar("projects", "remove-member", made["id"], 1, "--yes", "--json").json == {
+        "members": []
+    }
     assert bursar("projects", "list").code == 0
-    assert bursar("projects", "delete", made["id"]).code == 0
+    assert bursar("projects", "delete", made["id"], "--yes").code == 0
     assert bursar("projects", "list", "--json").json == {"projects": []}
 
 
@@ -93,10 +97,10 @@ def test_what_cannot_be_meant_ends_with_its_exit_code(
         (["projects", "create", " "], 2),
         (["projects", "update", str(project["id"])], 2),
         (["projects", "update", "99", "--name", "x"], 3),
-        (["projects", "delete", "99"], 3),
-        (["projects", "delete", str(project["id"])], 4),
+        (["projects", "delete", "99", "--yes"], 3),
+        (["projects", "delete", str(project["id"]), "--yes"], 4),
         (["projects", "add-member", str(project["id"]), "99"], 3),
-        (["projects", "remove-member", str(project["id"]), "1"], 3),
+        (["projects", "remove-member", str(project["id"]), "1", "--yes"], 3),
         (["projects", "list", "--account", "99"], 3),
     ):
         assert bursar(*arguments).code == code, arguments

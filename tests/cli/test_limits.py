@@ -26,7 +26,7 @@ def test_limits_live(installed: dict[str, Any], bursar: Bursar) -> None:
     narrow = ("--scope", "key:3", "--resource", "requests", "--model", "gpt-x")
     assert len(bursar("limits", "list", *narrow, "--json").json["limits"]) == 1
     assert "gpt-*" in bursar("limits", "list").stdout
-    gone = ("limits", "remove", "key:3", "requests", "minute", "--model", "gpt-*")
+    gone = ("limits", "remove", "key:3", "requests", "minute", "--model", "gpt-*", "--yes")
     assert bursar(*gone, "--json").json["is_removed"] is True
     assert bursar(*gone).code == 3
     assert bursar("limits", "log", "--json").json == {"refusals": []}
@@ -49,7 +49,7 @@ def test_plans_live(installed: dict[str, Any], bursar: Bursar) -> None:
     ]
     changed = bursar("accounts", "update", 1, "--plan", 2, "--name", "Acme", "--json").json
     assert (changed["plan_id"], changed["name"]) == (2, "Acme")
-    assert bursar("plans", "delete", 2).code == 4
+    assert bursar("plans", "delete", 2, "--yes").code == 4
     shown = bursar("limits", "list", "--scope", "key:3", "--json").json["limits"]
     assert [(row["limit"], row["origin"]) for row in shown] == [(None, "own"), (60, "plan")]
     refused = bursar("limits", "set", "key:3", "requests", "minute", "--limit", 601)
@@ -58,10 +58,10 @@ def test_plans_live(installed: dict[str, Any], bursar: Bursar) -> None:
     assert bursar("plans", "rename", 2, "Pro 27", "--json").json["name"] == "Pro 27"
     assert "Pro 27" in bursar("plans", "list").stdout
     assert "600" in bursar("plans", "show", 2).stdout
-    removed = bursar("plans", "remove", 2, "key", "requests", "minute", "--json").json
+    removed = bursar("plans", "remove", 2, "key", "requests", "minute", "--yes", "--json").json
     assert removed["limits"] == []
     bursar("accounts", "update", 1, "--plan", 1)
-    assert bursar("plans", "delete", 2, "--json").json["is_deleted"] is True
+    assert bursar("plans", "delete", 2, "--yes", "--json").json["is_deleted"] is True
     assert [plan["id"] for plan in bursar("plans", "list", "--json").json["plans"]] == [1]
 
 
@@ -84,7 +84,7 @@ def test_mistakes_are_refused_with_their_exit_code(
         (2, "accounts", "update", "1", "--time-zone", "Mars"),
         (3, "plans", "show", "9"),
         (2, "plans", "set", "1", "key:3", "requests", "day", "--default", "1"),
-        (4, "plans", "delete", "1"),
+        (4, "plans", "delete", "1", "--yes"),
         (4, "plans", "create", "default"),
     ):
         done = bursar(*arguments)

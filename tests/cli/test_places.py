@@ -128,7 +128,7 @@ def test_both_places_do_the_same(owner: Installation, bursar: Bursar) -> None:
         limit = run("limits", "set", f"key:{made['id']}", "requests", "minute", "--limit", 9)
         project = run("projects", "create", "P")
         members = run("projects", "add-member", project["id"], 1)
-        gone = run("projects", "delete", project["id"])
+        gone = run("projects", "delete", project["id"], "--yes")
         deleted = run("keys", "delete", made["id"], "--yes")
         answers = (made, rotated, changed, limit, project, members, gone, deleted)
         shapes.append([_form(each) for each in answers])

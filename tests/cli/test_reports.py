@@ -5,12 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +13,8 @@ import pytest
 
 from bursar import Bursar as Client
 from bursar.cli import charts
-from tests.cli.conftest import SOURCE, Bursar
+from tests.cli.conftest import Bursar
+from tests.cli.terminals import Terminal
 from tests.live import Installation
 
 # Serving takes its time where other tests run.
@@ -203,78 +198,6 @@ def test_chat_prints_the_answer_as_it_comes(tmp_path: Path, bursar: Bursar, line
         made.verify()
     finally:
         made.close()
-
-
-def test_colours_are_for_terminals_and_end_with_no_color(owner: Installation) -> None:
-    environment = {"BURSAR_BASE_URL": owner.url, "BURSAR_API_KEY": owner.secrets.provisioning_key}
-    for more, is_coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        with Terminal("usage", **environment, **more) as terminal:
-            assert terminal.wait() == 0
-            assert ("\x1b[36m" in terminal.printed) is is_coloured, terminal.printed
-
-
-class Terminal:
-    """A command on a terminal of its own."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self._side, other = pty.openpty()
-        kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from bursar.cli import main; main()", *arguments],
-            env={**kept, "PYTHONPATH": str(SOURCE), "TERM": "xterm-256color", **environment},
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            start_new_session=True,
-            preexec_fn=_take_terminal,  # noqa: PLW1509 - a terminal has to be the process's own
-        )
-        os.close(other)
-        self.printed = ""
-
-    def wait_for(self, words: str) -> None:
-        """Return once the command has printed this."""
-        deadline = time.monotonic() + 50
-        while words not in self.printed:
-            assert time.monotonic() < deadline, self.printed
-            assert self._read() or self._process.poll() is None, self.printed
-
-    def type(self, text: str) -> None:
-        """Press these keys."""
-        os.write(self._side, text.encode())
-
-    def wait(self) -> int:
-        """The exit code, once the command has ended."""
-        while self._process.poll() is None:
-            self._read()
-        while self._read():
-            pass
-        return self._process.wait()
-
-    def _read(self) -> bool:
-        if not select.select([self._side], [], [], 0.1)[0]:
-            return False
-        try:
-            part = os.read(self._side, 65_536)
-        except OSError:
-            return False
-        self.printed += part.decode("utf-8", "replace")
-        return bool(part)
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._side)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_the_audit_log_says_who_did_what_here_and_there(

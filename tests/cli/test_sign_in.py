@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyotp
 import pytest
+import time_machine
 
 from bursar import Bursar as Client
+from bursar.sdk.sessions import stores
+from bursar.sdk.sessions.stores import SignedIn
+from bursar.sdk.values import Secret
 from tests.cli.conftest import Bursar
+from tests.cli.test_bad_servers import listening, saying
 from tests.live import Installation
+from tests.sdk.test_failures import HTML, SECRET, answer
 
 Lines = Callable[..., None]
+CLOCKS = ("2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z")
 
 # Serving takes its time where other tests run.
 pytestmark = pytest.mark.timeout(240)
@@ -85,6 +93,10 @@ def test_a_key_is_taken_for_what_it_is(
         shown = bursar("status", "--profile", kind, "--json").json
         assert shown["key"]["limits"][0]["name"] == "key:3/cost/lifetime"
         assert bursar("balance", "--profile", kind).code == 4
+    if kind == "operator":
+        shown = bursar("status", "--profile", kind, "--json").json
+        assert shown == {"place": "server", "url": shop.url, "kind": "operator"}
+        assert "An operator's key is for programs" in bursar("status", "--profile", kind).stderr
     if kind == "provisioning":
         assert bursar("balance", "--profile", kind).code == 0
 
@@ -178,3 +190,61 @@ def test_logging_out_works_while_the_server_is_away(
     assert done.code == 0
     assert "Forgotten here" in done.stderr
     assert bursar("logout").code == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(b"{}", status="500 Failed"),
+        answer(b"{}", status="429 Slowly", head="content-type: application/json\r\nretry-after: 0"),
+        answer(HTML, status="403 No"),
+        answer(HTML, status="302 Found", head="location: http://127.0.0.1:1/"),
+    ],
+    ids=["500", "429", "403", "302"],
+)
+def test_logging_out_is_done_here_whatever_the_server_says(
+    bursar: Bursar, lines: Lines, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with listening(saying(said)) as url:
+        keep = stores.make("default", "file")
+        keep.save(held(url))
+        done = bursar("logout", "--json")
+    assert done.json == {"profile": "default", "is_signed_in": False}
+    assert "at the server the session lasts until it expires" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert not list(config().rglob("default.json"))
+    assert bursar("logout").code == 2
+
+
+def held(url: str) -> SignedIn:
+    """A sign-in that is good for a while."""
+    now_s = time.time()
+    secrets = {"access_token": Secret("bat_x"), "refresh_token": Secret("brt_x")}
+    return SignedIn(
+        base_url=url,
+        email="ada@example.com",
+        account_id=1,
+        user_id=1,
+        session_id=1,
+        role="owner",
+        renew_from_s=now_s + 800,
+        access_until_s=now_s + 900,
+        **secrets,
+    )
+
+
+def test_a_clock_that_is_wrong_here_does_a_sign_in_no_harm(
+    shop: Installation, bursar: Bursar, lines: Lines
+) -> None:
+    for number, signed_in_at in enumerate(CLOCKS):
+        profile = f"at{number}"
+        with time_machine.travel(signed_in_at, tick=True):
+            lines(shop.secrets.password)
+            email = ("--email", shop.secrets.email)
+            assert bursar("login", shop.url, *email, "--profile", profile).code == 0
+        for at in CLOCKS:
+            with time_machine.travel(at, tick=True):
+                done = bursar("balance", "--profile", profile)
+                assert done.code == 0, (signed_in_at, at, done.stderr)
+        assert bursar("logout", "--profile", profile).code == 0

@@ -70,9 +70,9 @@ def test_people_live(installed: dict[str, Any], bursar: Bursar) -> None:
     assert bursar("people", "disable", 1, "--yes", "--json").json["is_enabled"] is False
     assert bursar("people", "show", 1, "--json").json["memberships"][0]["is_enabled"] is False
     assert bursar("people", "enable", 1, "--json").json["is_enabled"] is True
-    assert bursar("people", "sign-out", 1, "--json").json == {"id": 1, "ended": 0}
+    assert bursar("people", "sign-out", 1, "--yes", "--json").json == {"id": 1, "ended": 0}
     for command in ("show", "disable", "enable", "sign-out"):
-        options = ["--yes"] if command == "disable" else []
+        options = ["--yes"] if command in ("disable", "sign-out") else []
         assert bursar("people", command, 99, *options).code == 3, command
 
 

@@ -25,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from bursar.cli import failures
+    from bursar.cli import failures, streams
 
     try:
+        streams.be_ready()
         from bursar.cli.application import make
 
         code = make()(args=arguments, prog_name="bursar", standalone_mode=False)

@@ -23,7 +23,7 @@ from bursar import __version__
 from bursar.cli.backup import backup, restore
 from bursar.cli.completion import be_ready, completion
 from bursar.cli.doctor import doctor
-from bursar.cli.output import write
+from bursar.cli.output import Output, write
 from bursar.cli.owner.chat import chat
 from bursar.cli.owner.explain import explain
 from bursar.cli.owner.reports.audit import audit
@@ -165,7 +165,9 @@ def _start(
     bursar backup /var/backups                copy everything, beside the server
     """
     context.obj = Given(data_dir, config, profile, url, json)
-    if version:
+    if version and json:
+        Output(is_json=True).show({"version": __version__})
+    elif version:
         write(__version__)
     elif context.invoked_subcommand is None:
         write(context.get_help())

@@ -3,10 +3,11 @@
 Owns how long a bar is and what it is made of. Must not know what it measures.
 """
 
-import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
+
+from bursar.cli import streams
 
 WIDTH: Final = 30
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
@@ -42,9 +43,4 @@ def _drawn(length: int, steps: str, parts: int) -> str:
 
 
 def _steps() -> str:
-    # While a live view owns stdout, what stands in for it has no encoding.
-    for stream in (sys.stdout, sys.__stdout__):
-        encoding = getattr(stream, "encoding", None)
-        if encoding:
-            return _EIGHTHS if encoding.lower().startswith("utf") else _PLAIN
-    return _PLAIN
+    return _EIGHTHS if streams.is_unicode() else _PLAIN

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from bursar.cli.output import write
+from bursar.cli.output import Output, write
 from bursar.cli.places.choice import Given
 
 # What a shell sets when it asks; the name follows from that of the program.
@@ -35,9 +35,13 @@ def completion(given: Given, shell: Annotated[Shell, typer.Argument(help="Which 
     bursar completion fish > ~/.config/fish/completions/bursar.fish
     """
     scripts = import_module("typer.completion")
-    write(
-        scripts.get_completion_script(prog_name="bursar", complete_var=_VARIABLE, shell=shell.value)
+    script = scripts.get_completion_script(
+        prog_name="bursar", complete_var=_VARIABLE, shell=shell.value
     )
+    if given.is_json:
+        Output(is_json=True).show({"shell": shell.value, "script": script})
+    else:
+        write(script)
 
 
 def be_ready() -> None:

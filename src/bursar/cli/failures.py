@@ -50,6 +50,7 @@ _ADVICE: Final = {
     "not_initialised": "Make one with: bursar init. Or sign in to a server: bursar login URL",
     "servers_running": "Nothing was changed. Stop every server, wait a minute, and try again.",
     "wrong_key_type": "Managing takes a provisioning key, and chat an inference key: --profile.",
+    "stdout_closed": "Have it written somewhere, or lost on purpose: > /dev/null",
     "unknown_provider": "See which there are: bursar prices import --list",
 }
 # Errors of the SDK, by the names of their classes: the SDK is not loaded to say what went wrong.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from bursar.cli import charts
+from bursar.cli import charts, streams
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ class Output:
     def show(self, data: Mapping[str, Any], *, title: str = "") -> None:
         """Print one thing: its fields."""
         if self.is_json:
-            write(json.dumps(data, indent=2, ensure_ascii=False))
+            write(to_json(data, indent=2))
         else:
             _print_fields(data, title)
 
@@ -48,11 +48,16 @@ class Output:
     ) -> None:
         """Print many things: an object with one list in JSON, a table for people."""
         if self.is_json:
-            write(json.dumps({name: list(rows)}, indent=2, ensure_ascii=False))
+            write(to_json({name: list(rows)}, indent=2))
         elif rows:
             make_console().print(make_table(rows, columns))
         else:
             say(empty)
+
+
+def to_json(data: Any, *, indent: int | None = None) -> str:
+    """Return a document for stdout; what its encoding does not have is escaped as JSON does it."""
+    return json.dumps(data, indent=indent, ensure_ascii=not streams.is_unicode())
 
 
 def write(text: str) -> None:
@@ -63,6 +68,12 @@ def write(text: str) -> None:
 def say(text: str) -> None:
     """Print words for people on stderr, in one piece: the log is written there too."""
     print(f"{text}\n", end="", file=sys.stderr, flush=True)
+
+
+def ask(question: str) -> str:
+    """Ask on stderr, and return the line that is typed: stdout is for data alone."""
+    print(f"{question} ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline()
 
 
 def format_moment(at_ms: int | None) -> str | None:
@@ -80,7 +91,7 @@ def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Ta
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    cells = [[_printed(row[column]) for column in columns] for row in rows]
     if _BAR in columns:
         columns, cells = _fit_bars(columns, cells)
     for column in columns:
@@ -108,7 +119,7 @@ def _print_fields(data: Mapping[str, Any], title: str) -> None:
 
     table = Table(title=title or None, show_header=False, box=None, title_justify="left")
     for name, value in data.items():
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_cell(value)))
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_printed(value)))
     make_console().print(table)
 
 
@@ -128,6 +139,11 @@ def _fit_bars(
     if room < _SHORTEST:
         return columns[:-1], [row[:-1] for row in cells]
     return columns, [[*row[:-1], charts.fitted(row[-1], room)] for row in cells]
+
+
+def _printed(value: Any) -> str:
+    # Escaped here and not when it is written: a column is as wide as what stands in it.
+    return streams.as_printed(_cell(value))
 
 
 def _cell(value: Any) -> str:

@@ -203,13 +203,19 @@ def rotate(
     grace: Annotated[
         int, typer.Option(metavar="SECONDS", help="How long the present secret works too.")
     ] = 86_400,
+    yes: Yes = False,
 ) -> None:
     """Give a key another secret, which is printed now and never again. All else stays.
 
+    Without grace the present secret stops at once, and whoever has it: that is asked first.
+
     \b
     bursar keys rotate 3
-    bursar keys rotate 1 --kind operator --grace 0
+    bursar keys rotate 1 --kind operator --grace 0 --yes
     """
+    if not grace:
+        question = f"Stop the present secret of key {key_id} at once?"
+        options.confirm(question, yes=yes, out=owner.out)
     if kind is not KeyKind.INFERENCE:
         from bursar.cli.tenants import rescue
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from bursar.cli.owner import options
-from bursar.cli.owner.options import From, OfKey, OfModel, To
+from bursar.cli.owner.options import From, OfKey, OfModel, To, Yes
 from bursar.cli.owner.shapes import shape, shapes
 from bursar.cli.places.owner import Owner
 
@@ -99,12 +99,17 @@ def remove(
     resource: ResourceName,
     window: WindowName,
     model: ModelOption = None,
+    yes: Yes = False,
 ) -> None:
     """Lift a limit that was set; what the account's plan gives counts again.
 
     \b
     bursar limits remove key:3 requests minute
+    bursar limits remove key:3 requests minute --yes --json
     """
+    of_model = f" for {model}" if model else ""
+    question = f"Remove the limit of {scope}, {resource} per {window}{of_model}?"
+    options.confirm(question, yes=yes, out=owner.out)
     owner.client.limits.remove(scope=scope, resource=resource, window=window, model=model)
     owner.out.show({"scope": scope, "resource": resource, "window": window, "is_removed": True})
 

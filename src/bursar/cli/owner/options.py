@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bursar.cli import output
 from bursar.cli.output import Output
 from bursar.cli.session import MAX_ID
 from bursar.core import money
@@ -120,9 +121,13 @@ def changes(given: Mapping[str, Any], *, lift: Mapping[str, bool]) -> dict[str, 
 
 
 def confirm(question: str, *, yes: bool, out: Output) -> None:
-    """Have somebody say that they mean it; raises BadParameter where nobody can be asked."""
+    """Have somebody say that they mean it; raises BadParameter where nobody can be asked.
+
+    The one rule for all that destroys something, which is then asked before anything is done.
+    """
     if yes:
         return
     if out.is_json or not sys.stdin.isatty():
-        raise typer.BadParameter("This cannot be undone: say --yes.")
-    typer.confirm(question, abort=True, err=True)
+        raise typer.BadParameter(f"{question} There is nobody to ask: if so, say --yes.")
+    if output.ask(f"{question} [y/N]:").strip().lower() not in ("y", "yes"):
+        raise typer.Abort

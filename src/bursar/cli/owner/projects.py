@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bursar.cli.owner import options
-from bursar.cli.owner.options import Description, Labels
+from bursar.cli.owner.options import Description, Labels, Yes
 from bursar.cli.owner.shapes import shape, shapes
 from bursar.cli.places.owner import Owner
 from bursar.cli.session import MAX_ID
@@ -92,12 +92,14 @@ def update(
     owner.out.show(shape(owner.client.projects.update(project_id, **changes)))
 
 
-def delete(owner: Owner, project_id: ProjectId) -> None:
+def delete(owner: Owner, project_id: ProjectId, yes: Yes = False) -> None:
     """Delete a project that has no keys. What it used stays in reports.
 
     \b
     bursar projects delete 1
+    bursar projects delete 1 --yes --json
     """
+    options.confirm(f"Delete project {project_id} for good?", yes=yes, out=owner.out)
     owner.client.projects.delete(project_id)
     owner.out.show({"id": project_id, "is_deleted": True})
 
@@ -120,12 +122,15 @@ def add_member(owner: Owner, project_id: ProjectId, user_id: UserId) -> None:
     _show_members(owner, owner.client.projects.add_member(project_id, user_id=user_id))
 
 
-def remove_member(owner: Owner, project_id: ProjectId, user_id: UserId) -> None:
+def remove_member(owner: Owner, project_id: ProjectId, user_id: UserId, yes: Yes = False) -> None:
     """End a user's membership of a project. Their keys in it stay.
 
     \b
     bursar projects remove-member 1 4
+    bursar projects remove-member 1 4 --yes --json
     """
+    question = f"Take user {user_id} out of project {project_id}?"
+    options.confirm(question, yes=yes, out=owner.out)
     owner.client.projects.remove_member(project_id, user_id=user_id)
     _show_members(owner, owner.client.projects.list_members(project_id))
 

@@ -116,12 +116,14 @@ def list_invitations(owner: Owner) -> None:
     owner.out.show_list("invitations", rows, columns=_INVITED, empty=empty)
 
 
-def withdraw(owner: Owner, invitation_id: InvitationId) -> None:
+def withdraw(owner: Owner, invitation_id: InvitationId, yes: Yes = False) -> None:
     """Take an invitation back.
 
     \b
     bursar users withdraw 2
+    bursar users withdraw 2 --yes --json
     """
+    options.confirm(f"Take invitation {invitation_id} back?", yes=yes, out=owner.out)
     owner.client.users.withdraw_invitation(invitation_id)
     owner.out.show({"id": invitation_id, "is_withdrawn": True})
 

@@ -12,14 +12,13 @@ import typer
 
 from bursar.cli import output
 from bursar.cli.output import Output
-from bursar.cli.places import profiles
+from bursar.cli.places import profiles, whose
 from bursar.cli.places.choice import Given
 
 if TYPE_CHECKING:
     from bursar.sdk.client import Bursar
 
 _LONGEST: Final = 4_096
-_WRONG_KIND: Final = "wrong_key_type"
 _SECOND_FACTOR: Final = "second_factor_required"
 
 
@@ -66,11 +65,14 @@ def login(
 def logout(given: Given) -> None:
     """Forget who one is; a session ends at the server, too. A key goes on working for others.
 
+    Where the server cannot be reached, or refuses, it is forgotten here and that is said: the
+    session lasts there until it expires.
+
     \b
     bursar logout
     bursar logout --profile work
     """
-    from bursar.sdk.errors import ConnectionFailed
+    from bursar.sdk.errors import ConnectionFailed, InvalidAnswer, Refused
 
     name = given.profile or os.environ.get("BURSAR_PROFILE") or profiles.DEFAULT
     client = profiles.find_sign_in(name)
@@ -80,8 +82,11 @@ def logout(given: Given) -> None:
         with client:
             try:
                 client.log_out()
-            except ConnectionFailed as error:
-                output.say(f"Forgotten here; the session ends by itself. {error.message}")
+            except (ConnectionFailed, InvalidAnswer, Refused) as error:
+                output.say(
+                    "Forgotten here; at the server the session lasts until it expires. "
+                    f"{error.message}"
+                )
     is_gone = profiles.remove(name) or is_gone
     if not is_gone:
         raise typer.BadParameter(f"Nobody is signed in under the profile {name}.")
@@ -122,29 +127,18 @@ def _with_key(url: str | None, name: str) -> dict[str, Any]:
         )
     found, _ = configuration.find_url(base_url=url, profile=name)
     with Bursar(_ask("API key"), base_url=found) as client:
-        whose = _whose(client)
+        found_out = _fields(whose.find(client))
         profiles.save(
             name, {"base_url": client.options.base_url, "api_key": str(client.options.api_key)}
         )
-        return _shown(client, **whose)
+        return _shown(client, **found_out)
 
 
-def _whose(client: "Bursar") -> dict[str, Any]:
-    """What a key is for; raises what the server says of one that is not good."""
-    from bursar.sdk.errors import Unauthenticated
-
-    try:
-        account = client.account.get()
-        return {"kind": "provisioning", "account": f"{account.id} {account.name}"}
-    except Unauthenticated as refused:
-        if refused.code != _WRONG_KIND:
-            raise
-    try:
-        key = client.api_keys.current()
-        return {"kind": "inference", "key": f"{key.id} {key.name}"}
-    except Unauthenticated as refused:
-        if refused.code != _WRONG_KIND:
-            raise
+def _fields(found: whose.Whose) -> dict[str, Any]:
+    if found.account is not None:
+        return {"kind": "provisioning", "account": f"{found.account.id} {found.account.name}"}
+    if found.key is not None:
+        return {"kind": "inference", "key": f"{found.key.id} {found.key.name}"}
     return {"kind": "operator"}
 
 

@@ -90,12 +90,14 @@ def enable(session: Session, user_id: UserId) -> None:
     session.out.show(shape(_set_enabled(session, user_id, is_enabled=True)))
 
 
-def sign_out(session: Session, user_id: UserId) -> None:
+def sign_out(session: Session, user_id: UserId, yes: Yes = False) -> None:
     """End every session of somebody, in every account. They may sign in again.
 
     \b
     bursar people sign-out 4
+    bursar people sign-out 4 --yes --json
     """
+    options.confirm(f"End every session of user {user_id}?", yes=yes, out=session.out)
 
     async def work(tx: "WriteTx") -> int:
         from bursar.service.tenants import people

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bursar.cli import output
+from bursar.cli.owner import options
 from bursar.cli.owner.limits import ModelOption, ResourceName, WindowName
+from bursar.cli.owner.options import Yes
 from bursar.cli.session import MAX_ID, Session
 from bursar.core.allowances import Resource
 from bursar.core.errors import Invalid
@@ -108,12 +110,14 @@ def rename(
     _show(session, session.change(work))
 
 
-def delete(session: Session, plan_id: PlanId) -> None:
+def delete(session: Session, plan_id: PlanId, yes: Yes = False) -> None:
     """Delete a plan that no account has.
 
     \b
     bursar plans delete 2
+    bursar plans delete 2 --yes --json
     """
+    options.confirm(f"Delete plan {plan_id} for good?", yes=yes, out=session.out)
 
     async def work(tx: "WriteTx") -> None:
         from bursar.service.limits import plans
@@ -172,12 +176,17 @@ def remove(
     resource: ResourceName,
     window: WindowName,
     model: ModelOption = None,
+    yes: Yes = False,
 ) -> None:
     """Lift a limit of a plan; what accounts have set themselves stays.
 
     \b
     bursar plans remove 1 key requests minute
+    bursar plans remove 1 key requests minute --yes --json
     """
+    of_model = f" for {model}" if model else ""
+    question = f"Remove plan {plan_id}'s limit of every {scope}, {resource} per {window}{of_model}?"
+    options.confirm(question, yes=yes, out=session.out)
 
     async def work(tx: "WriteTx") -> "Plan":
         from bursar.service.limits import plans, rules

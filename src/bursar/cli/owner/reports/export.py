@@ -4,7 +4,6 @@ Owns the forms of the file, and that there is never half of one: it gets its nam
 """
 
 import csv
-import json
 import os
 import sys
 import tempfile
@@ -56,9 +55,13 @@ def export(
     project: OfProject = None,
     model: OfModel = None,
     label: OfLabel = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Replace a file that is there.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Replace a file that is there, unasked.")
+    ] = False,
 ) -> None:
     """Write the account's usage into a file, newest first: one line for each request.
+
+    With --json it says what was written; on standard output the lines themselves are JSON then.
 
     \b
     bursar export usage.csv --from 2026-11-01 --to 2026-12-01
@@ -66,8 +69,12 @@ def export(
     """
     is_stdout = str(file) == "-"
     chosen = form or (Form.JSONL if file.suffix in (".jsonl", ".ndjson", ".json") else Form.CSV)
-    if not is_stdout and file.exists() and not yes:
-        raise typer.BadParameter(f"{file} is there already: choose another name, or say --yes.")
+    if is_stdout and owner.out.is_json:
+        if form is Form.CSV:
+            raise typer.BadParameter("--json is no CSV: standard output has the events alone.")
+        chosen = Form.JSONL
+    if not is_stdout and file.exists():
+        options.confirm(f"Replace {file}, which is there already?", yes=yes, out=owner.out)
     where: dict[str, Any] = {
         "start": options.parse_since(since, param="from"),
         "end": options.parse_since(until, param="to"),
@@ -113,13 +120,13 @@ def _write_csv(file: TextIO, events: "Iterable[UsageEvent]") -> int:
 def _write_jsonl(file: TextIO, events: "Iterable[UsageEvent]") -> int:
     count = 0
     for count, event in enumerate(events, 1):  # noqa: B007
-        file.write(json.dumps(shape(event), ensure_ascii=False) + "\n")
+        file.write(output.to_json(shape(event)) + "\n")
     return count
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool | dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        return output.to_json(value)
     if isinstance(value, str) and value.startswith(_FORMULAS):
         return f"'{value}"
     return value

@@ -10,6 +10,7 @@ import typer
 
 from bursar.cli import charts, output
 from bursar.cli.owner.shapes import shape, shapes, usd
+from bursar.cli.places import whose
 from bursar.cli.places.owner import Owner
 
 if TYPE_CHECKING:
@@ -25,25 +26,23 @@ _PAGE: Final = 1_000
 def status(owner: Owner) -> None:
     """Show where commands go, whose account that is, and what it has.
 
-    With an inference key: that key's own limits.
+    With an inference key: that key's own limits. With an operator's: that it is one.
 
     \b
     bursar status
     bursar status --profile work --json
     """
-    from bursar.sdk.errors import Unauthenticated
-
     place = _place(owner)
-    try:
-        account = owner.client.account.get()
-    except Unauthenticated as refused:
-        if refused.code != "wrong_key_type":
-            raise
-        _show_own_key(owner, place)
-        return
-    owner.out.show(
-        {**place, "account": shape(account)} if owner.out.is_json else _flat(place, account)
-    )
+    account, key = whose.find(owner.client)
+    if account is not None:
+        owner.out.show(
+            {**place, "account": shape(account)} if owner.out.is_json else _flat(place, account)
+        )
+    elif key is not None:
+        _show_own_key(owner, place, shape(key))
+    else:
+        owner.out.show({**place, "kind": "operator"})
+        output.say("An operator's key is for programs: no command takes it.")
 
 
 def balance(owner: Owner) -> None:
@@ -124,8 +123,7 @@ def _flat(place: dict[str, Any], account: Any) -> dict[str, Any]:
     }
 
 
-def _show_own_key(owner: Owner, place: dict[str, Any]) -> None:
-    key = shape(owner.client.api_keys.current())
+def _show_own_key(owner: Owner, place: dict[str, Any], key: dict[str, Any]) -> None:
     if owner.out.is_json:
         owner.out.show({**place, "key": key})
         return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PARTS: Final = ("key", "model")
 _COLUMNS: Final = ("requests", "cost", "now", "bar")
 _GROUPS: Final = 10
+_UNKNOWN: Final = "?"
 
 
 def top(
@@ -37,6 +38,8 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
 ) -> None:
     """Watch what is spent, by key and model, until Ctrl-C. `now` came since the last look.
+
+    It is ? for one that was not among the first ten then.
 
     Without a terminal, and with --json, it looks once.
 
@@ -87,8 +90,8 @@ def _screen(
 
     total = looked[_PARTS[0]].total
     head = (
-        f"{owner.client.options.base_url if owner.is_server else 'this installation'} · "
-        f"{moment(datetime.now(UTC).replace(microsecond=0))} · {hours} h · "
+        f"{owner.client.options.base_url if owner.is_server else 'this installation'}, "
+        f"{moment(datetime.now(UTC).replace(microsecond=0))}, {hours} h: "
         f"{usd(total.total_cost)} USD in {total.request_count} requests"
     )
     tables = [make_table(_rows(looked[part], before[part]), (part, *_COLUMNS)) for part in _PARTS]
@@ -97,8 +100,15 @@ def _screen(
 
 def _rows(found: "Summary", before: "Summary") -> list[dict[str, Any]]:
     costs = {group.group: group.total_cost for group in before.groups}
-    grown = [group.total_cost - costs.get(group.group, Decimal(0)) for group in found.groups]
-    # The span moves on: what has left it is no spending below zero.
-    now = [f"+{usd(more)}" if more > 0 else "" for more in grown]
+    # Who was not among the groups had spent nothing, unless there were more than these.
+    of_others = None if before.other else Decimal(0)
+    now = [_grown(group.total_cost, costs.get(group.group, of_others)) for group in found.groups]
     rows = group_rows(found)
     return [{**row, "now": now[n] if n < len(now) else ""} for n, row in enumerate(rows)]
+
+
+def _grown(cost: Decimal, before: Decimal | None) -> str:
+    if before is None:
+        return _UNKNOWN
+    # The span moves on: what has left it is no spending below zero.
+    return f"+{usd(cost - before)}" if cost > before else ""
