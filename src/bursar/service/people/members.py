@@ -90,7 +90,10 @@ async def update(
 
 
 async def rename(tx: WriteTx, *, by: ProvisioningPrincipal, name: str) -> MemberRow:
-    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid."""
+    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid.
+
+    It holds in all their accounts: `tx` must not be bound to one.
+    """
     row = await get_self(tx, by=by)
     await members.update_user(tx, user_id=row.user_id, name=text.clean_name(name))
     after = await get_self(tx, by=by)

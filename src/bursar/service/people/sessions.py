@@ -81,7 +81,8 @@ async def refresh(
 
     A refusal is returned, not raised, because it may have ended the session: Unauthenticated
     `invalid_refresh_token` (unknown, ended, expired, or of somebody who is no member any more) and
-    `refresh_reused`, which ends the family.
+    `refresh_reused`, which ends the family. For another account that does not let them in,
+    `invalid_refresh_token` is raised: the token has not been used, and goes on in its own.
     """
     given = forms.parse_refresh(token)
     row = None
@@ -95,8 +96,9 @@ async def refresh(
     wanted = account_id or row.account_id
     member = await members.find_member(tx, account_id=wanted, user_id=row.user_id)
     if member is None or not member.is_enabled:
-        if account_id is None or account_id == row.account_id:
-            await sessions.end(tx, session_id=row.id)
+        if wanted != row.account_id:
+            raise invalid()
+        await sessions.end(tx, session_id=row.id)
         return invalid()
     if wanted != row.account_id:
         await sessions.set_account(tx, session_id=row.id, account_id=wanted)
