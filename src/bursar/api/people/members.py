@@ -187,7 +187,7 @@ async def invite(call: Call[ProvisioningPrincipal]) -> Response:
 
     response = await carry_out(call, effect, status=202)
     for each in made:
-        people.post(each.letter)
+        people.send(each.letter)
     return response
 
 

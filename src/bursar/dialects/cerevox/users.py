@@ -83,7 +83,7 @@ async def create(call: Call[ProvisioningPrincipal]) -> Response:
 
     response = await carry_out(call, effect, status=201)
     for each in made:
-        people.post(each.letter)
+        people.send(each.letter)
     return response
 
 

@@ -174,6 +174,7 @@ async def end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
     kind = KeyKind.PROVISIONING
     for key_id in await members.list_key_ids(tx, account_id=account_id, user_id=user_id, kind=kind):
         await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind)
+        await letters.delete_invitations_of(tx, account_id=account_id, invited_by=f"key:{key_id}")
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
         notes.note(
             tx,

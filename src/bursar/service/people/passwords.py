@@ -56,8 +56,10 @@ async def request_reset(
     """Write to somebody how they choose a new password, if there is such a person.
 
     Whoever asks learns nothing: it takes the same steps for an address that nobody has. Raises
-    Invalid (`invalid_email`) and RateRefused (`too_many_attempts`) from the sixth of a day.
+    Invalid (`invalid_email`), RateRefused (`too_many_attempts`) from the sixth of a day, and
+    Unavailable (`mail_overloaded`).
     """
+    people.require_room()
     clean = emails.clean_email(email)
 
     async def work(tx: WriteTx) -> UserRow | None:
@@ -80,7 +82,7 @@ async def request_reset(
     async with gate.enter():
         user = await database.transact(work)
     if user is not None:
-        people.post(_letter(people.url, clean, token))
+        people.send(_letter(people.url, clean, token))
 
 
 async def reset(database: Database, *, token: str, new: str, people: People, gate: Gate) -> None:
@@ -95,7 +97,7 @@ async def reset(database: Database, *, token: str, new: str, people: People, gat
     async with gate.enter(), database.read() as tx:
         found = await letters.find_reset(tx, token_hash=token_hash)
         user = None if found is None else await members.find_user(tx, user_id=found.user_id)
-    if user is None:
+    if found is None or user is None or found.expires_ms <= database.clock_ms():
         raise _invalid_token()
     chosen = _check_new(people, new, email=user.email, name=user.name, param="password")
     fresh = await people.passwords.hash(chosen)

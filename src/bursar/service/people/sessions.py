@@ -74,6 +74,22 @@ async def open_session(
     return await _hand_out(tx, people, member, session_id, token, expires_ms)
 
 
+async def is_there(tx: ReadTx, *, token: str, now_ms: int) -> bool:
+    """Whether a token, whichever of the two it is, is of a session that is open.
+
+    Asked before anything is written: what anybody can make up takes no write.
+    """
+    given = forms.parse_refresh(token)
+    if given is not None:
+        row = await sessions.find_family(tx, family_hash=given.family_hash)
+    else:
+        raw = token.encode("latin-1", "replace")
+        bearer = await tokens.find_bearer(tx, token=raw, now_ms=now_ms)
+        session_id = 0 if bearer is None else bearer.session_id
+        row = await sessions.find_session(tx, session_id=session_id)
+    return row is not None and is_open(row, now_ms)
+
+
 async def refresh(
     tx: WriteTx, *, people: People, token: str, account_id: int | None = None
 ) -> SignedIn | BursarError:

@@ -7,11 +7,13 @@ the try, hash, and only then look whether it was good. Must not know HTTP.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from bursar.adapters.passkeys import Credential
 from bursar.core.errors import BursarError, Forbidden, Unauthenticated
 from bursar.core.people import emails, passwords
+from bursar.core.people import tokens as forms
 from bursar.core.permissions import Address
 from bursar.service.audit import refusals
 from bursar.service.people import passkeys, proofs, sessions, throttles
@@ -327,6 +329,35 @@ async def in_turn(
     if isinstance(found, BursarError):
         raise found
     return found
+
+
+async def with_refresh_token(
+    database: Database,
+    token: str,
+    work: Callable[[WriteTx], Awaitable[T | BursarError]],
+    *,
+    gate: Gate,
+) -> T:
+    """Return what `work` returns for a refresh token of an open session.
+
+    Raises Unauthenticated (`invalid_refresh_token`) for any other text, without a write.
+    """
+    if forms.parse_refresh(token) is None:
+        raise sessions.invalid()
+    async with gate.enter(), database.read() as tx:
+        is_there = await sessions.is_there(tx, token=token, now_ms=database.clock_ms())
+    if not is_there:
+        raise sessions.invalid()
+    return await in_turn(database, gate, work)
+
+
+async def revoke(database: Database, token: str, *, gate: Gate) -> bool:
+    """End the session of a token, whichever of the two it is; False, without a write, for none."""
+    async with gate.enter(), database.read() as tx:
+        is_there = await sessions.is_there(tx, token=token, now_ms=database.clock_ms())
+    if is_there:
+        await in_turn(database, gate, partial(sessions.revoke, token=token))
+    return is_there
 
 
 def _wrong() -> Unauthenticated:

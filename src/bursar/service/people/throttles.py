@@ -88,6 +88,18 @@ def of_resets(vault: Vault, email: str, address: Address | None) -> list[Bucket]
     ]
 
 
+def of_invitations(vault: Vault, email: str, account_id: int) -> list[Bucket]:
+    """Return what inviting somebody counts against: no account can fill a letter box, or the post.
+
+    Who waits for letters of several accounts gets those of one more, whoever sends the others.
+    """
+    return [
+        _bucket(vault, f"invitation {email} to {account_id}", 5, _DAY_MS),
+        _bucket(vault, f"invitations to {account_id}", 200, _HOUR_MS),
+        _bucket(vault, f"invitation {email}", 20, _DAY_MS),
+    ]
+
+
 async def take(tx: WriteTx, buckets: Sequence[Bucket]) -> None:
     """Count a try against all of these; raises RateRefused (`too_many_attempts`).
 
