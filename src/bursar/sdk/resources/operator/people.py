@@ -33,6 +33,14 @@ class Person(Result):
     memberships: tuple[Membership, ...]
 
 
+class SigningKey(Result):
+    """The key that signs access tokens from now on, and how many others were retired."""
+
+    id: str
+    created_at: Moment
+    retired: int
+
+
 class Ended(Result):
     """How many sessions have ended."""
 
@@ -63,6 +71,23 @@ def _sign_out(user_id: int, *, idempotency_key: str | None = None) -> Call[Ended
     return Call("POST", path, read, is_kept=True, idempotency_key=idempotency_key)
 
 
+def _rotate_signing_key(
+    *, retire: bool = False, idempotency_key: str | None = None
+) -> Call[SigningKey]:
+    """Sign access tokens with another key; with `retire`, those signed before end at once.
+
+    Sessions go on: whoever has a refresh token gets the next access token with it.
+    """
+    return Call(
+        "POST",
+        "/v1/operator/signing-keys/rotate",
+        results.read(SigningKey),
+        body={"retire": retire},
+        is_kept=True,
+        idempotency_key=idempotency_key,
+    )
+
+
 class People(Resource):
     """Everybody who has a user."""
 
@@ -70,6 +95,7 @@ class People(Resource):
     get = sync(_get)
     update = sync(_update)
     sign_out = sync(_sign_out)
+    rotate_signing_key = sync(_rotate_signing_key)
 
 
 class AsyncPeople(AsyncResource):
@@ -79,3 +105,4 @@ class AsyncPeople(AsyncResource):
     get = awaited(_get)
     update = awaited(_update)
     sign_out = awaited(_sign_out)
+    rotate_signing_key = awaited(_rotate_signing_key)
