@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
 import pytest
 from pydantic import BaseModel
 
+from bursar.adapters.oidc import Client, Service
 from bursar.api.registry import Route
 from bursar.api.routes import ROUTES
 from bursar.service.access import OperatorPrincipal
+from bursar.service.sso.ports import Provider
 from tests import strangers
+from tests.databases import Clock
 from tests.installations import Api
-from tests.people.house import PASSWORD, open_house
+from tests.people.devices import Device
+from tests.people.house import PASSWORD, URL, open_house
+from tests.people.services import CLIENT_ID, SECRET, SignInService, serving
 from tests.strangers import UNKNOWN, Stage
 
 IN_PATH = re.compile(r"\{(\w+)\}")
@@ -192,7 +197,7 @@ SENT: dict[tuple[str, str], dict[str, Body]] = {
         "key_id": lambda number: {"events": [{**EVENT, "key_id": number}]}
     },
 }
-# Without a token or a passkey that is good, nobody gets as far as to the id.
+# Without a token or a passkey that is good, nobody gets as far as to the id: tried below.
 BEHIND_A_PROOF = {
     ("POST", "/v1/auth/refresh"),
     ("POST", "/v1/auth/passkeys/login"),
@@ -238,6 +243,72 @@ async def test_an_id_in_a_body_that_is_anothers_is_as_one_that_is_not(
             assert answers[0].json()["accepted"] == 0, case
     assert (await stage.call("GET", "/v1/account/keys?limit=200", "owner")).json() == before
     await _require_untouched(stage)
+
+
+async def test_a_refresh_token_does_not_tell_anothers_account_from_one_that_is_not(
+    stage: Stage,
+) -> None:
+    token = (await stage.house.sign_in("viewer@a.example.test"))["refresh_token"]
+
+    async def answer(account_id: int) -> httpx2.Response:
+        body = {"refresh_token": token, "account_id": account_id}
+        return await stage.call("POST", "/v1/auth/refresh", "nobody", body=body)
+
+    await _require_alike(stage, answer, 401)
+
+
+async def test_a_passkey_does_not_tell_anothers_account_from_one_that_is_not(stage: Stage) -> None:
+    house, device = stage.house, Device(URL)
+    body = {"password": PASSWORD}
+    path = "/v1/auth/passkeys"
+    asked = await stage.call("POST", f"{path}/options", "viewer", body=body)
+    made = {"name": "Mine", "credential": device.make(asked.json()["options"])}
+    assert (await stage.call("POST", path, "viewer", body=made)).status_code == 201
+
+    async def answer(account_id: int) -> httpx2.Response:
+        options = (await house.call("POST", f"{path}/challenge", {})).json()["options"]
+        body = {"passkey": device.use(options), "account_id": account_id}
+        return await stage.call("POST", f"{path}/login", "nobody", body=body)
+
+    await _require_alike(stage, answer, 401)
+
+
+async def test_a_sign_in_service_does_not_tell_anothers_account_from_one_that_is_not(
+    stage: Stage, clock: Clock
+) -> None:
+    says = {"sub": "1", "email": "viewer@a.example.test", "email_verified": True}
+    with serving(SignInService(lambda: clock.now_ms / 1_000, claims=says)) as service:
+        client = Client(
+            issuer=service.issuer, client_id=CLIENT_ID, client_secret=SECRET, is_internal=True
+        )
+        provider = Provider(
+            name="acme",
+            title="Acme",
+            issuer=service.issuer,
+            service=Service(client),
+            domains=frozenset(("a.example.test",)),
+            redirect_urls=frozenset((f"{URL}/back",)),
+        )
+        stage.house.trust(provider)
+
+        async def answer(account_id: int) -> httpx2.Response:
+            body = {"provider": "acme", "redirect_uri": f"{URL}/back"}
+            flow = (await stage.house.call("POST", "/v1/auth/sso/start", body)).json()
+            back = service.visit(flow["authorization_url"])
+            sent = {"flow_token": flow["flow_token"], **back, "account_id": account_id}
+            return await stage.call("POST", "/v1/auth/sso/finish", "nobody", body=sent)
+
+        await _require_alike(stage, answer, 403)
+
+
+async def _require_alike(
+    stage: Stage, answer: Callable[[int], Awaitable[httpx2.Response]], status: int
+) -> None:
+    """Another's account is refused as one that is not; the person's own one is not refused."""
+    foreign, unknown = await answer(stage.b_id), await answer(UNKNOWN)
+    assert seen(foreign) == seen(unknown), (foreign.text, unknown.text)
+    assert foreign.status_code == status
+    assert (await answer(1)).status_code == 200
 
 
 async def _require_untouched(stage: Stage) -> None:

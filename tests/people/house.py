@@ -49,7 +49,11 @@ class House:
 
     def trust(self, *providers: Provider) -> None:
         """Serve from now on with these sign-in services."""
-        self.people = replace(self.people, providers={each.name: each for each in providers})
+        self.use(replace(self.people, providers={each.name: each for each in providers}))
+
+    def use(self, people: People) -> None:
+        """Serve from now on with these ports."""
+        self.people = people
         served = _application(self.database, self.people)
         self.api = replace(self.api, app=served)
 

@@ -116,6 +116,20 @@ async def test_the_last_owner_neither_leaves_nor_steps_down_nor_is_shut_out(hous
     assert await remove(house, token, "me") == (204, "")
 
 
+async def test_an_owner_whom_the_operator_lets_in_nowhere_is_none_to_leave_the_account_to(
+    house: House,
+) -> None:
+    own = await house.add("owner@example.test", "owner")
+    token = await house.token("owner@example.test")
+    async with house.database.write() as tx:
+        await members.set_user_enabled(tx, user_id=1, is_enabled=False)
+    assert await change(house, token, own, role="admin") == LAST_OWNER
+    assert await remove(house, token, "me") == LAST_OWNER
+    async with house.database.write() as tx:
+        await members.set_user_enabled(tx, user_id=1, is_enabled=True)
+    assert await remove(house, token, "me") == (204, "")
+
+
 async def test_of_two_owners_who_remove_each_other_at_once_one_stays(house: House) -> None:
     one = await house.add("one@example.test", "owner")
     two = await house.add("two@example.test", "owner")

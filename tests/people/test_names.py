@@ -50,7 +50,9 @@ async def test_an_account_renames_somebody_for_itself_alone(house: House) -> Non
     assert await names() == ["Ann of Sales", "ann"]
     refused = await house.api.call("PATCH", path, json={"name": " "})
     assert code_of(refused) == (422, "invalid_name")
-    # Who somebody is, they say themselves in the end.
+    await house.api.call("PATCH", path, caller=foreign, json={"name": "Ann of Acme"})
+    assert await names() == ["Ann of Sales", "Ann of Acme"]
+    # Who somebody is, they say themselves in the end, in all accounts and whatever the database.
     token = await house.token("ann@example.com")
     await house.call("PATCH", "/v1/account/users/me", {"name": "Annie"}, token=token)
     assert await names() == ["Annie", "Annie"]

@@ -9,7 +9,7 @@ import pytest
 from bursar.store.people import members
 from bursar.store.tenants import users
 from tests.databases import Clock
-from tests.installations import Api
+from tests.installations import OPERATOR, Api
 from tests.people.house import PASSWORD, House, code_of, open_house
 
 WRONG = (401, "invalid_credentials")
@@ -192,6 +192,21 @@ async def test_a_person_of_two_accounts_signs_in_to_either(house: House) -> None
         {"refresh_token": first["refresh_token"], "account_id": account_id},
     )
     assert moved.json()["role"] == "owner"
+
+
+async def test_whoever_does_not_say_where_signs_in_to_an_account_that_is_active(
+    house: House,
+) -> None:
+    account_id, _ = await house.api.open_account(name="Second")
+    user_id = await house.add("ann@example.test", "viewer")
+    async with house.database.write() as tx:
+        await users.insert_member(tx, account_id=account_id, user_id=user_id, role="owner")
+    for suspended, expected in (((1,), account_id), ((1, account_id), 1)):
+        for each in suspended:
+            path = f"/v1/operator/accounts/{each}/suspend"
+            await house.api.call("POST", path, caller=OPERATOR, json={})
+        assert (await house.sign_in("ann@example.test"))["account_id"] == expected
+    assert (await house.sign_in("ann@example.test", account_id=1))["account_id"] == 1
 
 
 async def test_a_body_that_is_too_large_is_refused_before_anything_is_hashed(house: House) -> None:

@@ -408,3 +408,57 @@ async def _other_account(tx: Any) -> int:
 def _state(flow: dict[str, Any]) -> str:
     found = flow["authorization_url"].partition("state=")[2]
     return str(found.partition("&")[0])
+
+
+async def test_whoever_guesses_codes_elsewhere_does_not_keep_the_victim_out_of_single_sign_on(
+    house: House, service: SignInService, trust: Callable[..., None], clock: Clock
+) -> None:
+    await house.add(EMAIL)
+    token = await house.token(EMAIL)
+    factor = "/v1/auth/second-factor"
+    begun = (await house.call("POST", factor, {"password": PASSWORD}, token=token)).json()
+    phone = pyotp.TOTP(begun["secret"])
+    body = {"code": phone.at(clock.now_ms // 1_000)}
+    assert (await house.call("POST", f"{factor}/confirm", body, token=token)).status_code == 200
+    clock.advance(30_000)
+    for number in range(21):
+        house.address = f"198.51.100.{number}"
+        found = await house.try_in(EMAIL, code="000000")
+    assert code_of(found) == (429, "too_many_attempts")
+    code = phone.at(clock.now_ms // 1_000)
+    refused = await enter(house, service, second_factor_code=code)
+    assert code_of(refused) == (429, "too_many_attempts")
+    house.address = "192.0.2.1"
+    assert (await enter(house, service, second_factor_code=code)).status_code == 200
+
+
+async def test_somebody_without_a_password_enrols_a_phone_after_a_fresh_sign_in(
+    house: House, service: SignInService, trust: Callable[..., None], clock: Clock
+) -> None:
+    token = (await enter(house, service)).json()["access_token"]
+    factor = "/v1/auth/second-factor"
+    clock.advance(10 * 60_000 + 1)
+    late = await house.call("POST", factor, {}, token=token)
+    assert code_of(late) == (403, "sign_in_again")
+    token = (await enter(house, service)).json()["access_token"]
+    begun = await house.call("POST", factor, {}, token=token)
+    assert begun.status_code == 201, begun.text
+    phone = pyotp.TOTP(begun.json()["secret"])
+    body = {"code": phone.at(clock.now_ms // 1_000)}
+    done = await house.call("POST", f"{factor}/confirm", body, token=token)
+    codes = done.json()["recovery_codes"]
+    renewed = await house.call("POST", f"{factor}/recovery-codes", {"code": codes[0]}, token=token)
+    code = renewed.json()["recovery_codes"][0]
+    removed = await house.call("POST", f"{factor}/remove", {"code": code}, token=token)
+    assert removed.status_code == 204
+
+
+async def test_the_last_owner_who_can_sign_in_stays_one_whatever_a_service_says(
+    house: House, service: SignInService, trust: Callable[..., None]
+) -> None:
+    trust(grants=(Grant(1, "devs", Role.OWNER), Grant(1, "others", Role.MEMBER)))
+    assert (await enter(house, service)).json()["role"] == "owner"
+    async with house.database.write() as tx:
+        await members.set_user_enabled(tx, user_id=1, is_enabled=False)
+    service.claims["groups"] = ["others"]
+    assert (await enter(house, service)).json()["role"] == "owner"

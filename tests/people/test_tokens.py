@@ -21,7 +21,8 @@ from bursar.store.database import Database
 from bursar.store.people import signing_keys
 from bursar.store.people.signing_keys import SigningKeyRow
 from tests.databases import START_MS, Clock
-from tests.installations import Randomness
+from tests.installations import OPERATOR, Randomness
+from tests.people.house import House, code_of
 
 BEARER = Bearer(user_id=5, account_id=1, session_id=9, seal=b"s" * 16)
 VAULT = Vault(b"v" * 32)
@@ -279,3 +280,34 @@ async def test_the_database_has_no_private_key_in_the_clear(
     assert (
         Vault(b"w" * 32).open(row.sealed_private_key, purpose="signing key", about=row.id) is None
     )
+
+
+async def test_a_retired_signing_keys_tokens_end_at_once_and_sessions_go_on(house: House) -> None:
+    await house.add("ann@example.test")
+    found = await house.sign_in("ann@example.test")
+    path = "/v1/operator/signing-keys/rotate"
+
+    async def reads(token: str) -> int:
+        return (await house.call("GET", "/v1/account", token=token)).status_code
+
+    async def go_on(token: str) -> dict[str, Any]:
+        refreshed = await house.call("POST", "/v1/auth/refresh", {"refresh_token": token})
+        next_one: dict[str, Any] = refreshed.json()
+        return next_one
+
+    first = await house.api.call("POST", path, caller=OPERATOR, json={})
+    assert (first.status_code, first.json()["retired"]) == (200, 0)
+    assert await reads(found["access_token"]) == 200
+    after = await go_on(found["refresh_token"])
+    assert tokens.find_key_id(after["access_token"].encode()) == first.json()["id"]
+    retiring = await house.api.call("POST", path, caller=OPERATOR, json={"retire": True})
+    assert retiring.json()["retired"] == 2
+    for each in (found, after):
+        refused = await house.call("GET", "/v1/account", token=each["access_token"])
+        assert code_of(refused) == (401, "invalid_token")
+    assert await reads((await go_on(after["refresh_token"]))["access_token"]) == 200
+    log = await house.api.get("/v1/operator/audit?action=signing_key.rotate", caller=OPERATOR)
+    assert [each["after"] for each in log["events"]] == [{"retired": 2}, {"retired": 0}]
+    assert log["events"][0]["target"] == f"signing_key:{retiring.json()['id']}"
+    refused = await house.api.call("POST", path, json={"retire": True})
+    assert code_of(refused) == (401, "wrong_key_type")

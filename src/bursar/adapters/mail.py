@@ -18,6 +18,7 @@ import structlog
 
 _log: Final = structlog.get_logger("bursar.mail")
 _MOST_WAITING: Final = 1_000
+_SPARE: Final = 10
 _TRIES: Final = 3
 _PAUSE_S: Final = 5.0
 _TIMEOUT_S: Final = 20.0
@@ -108,8 +109,14 @@ class Post:
         self, mailer: Mailer, *, most: int = _MOST_WAITING, pause_s: float = _PAUSE_S
     ) -> None:
         self._mailer = mailer
-        self._waiting: asyncio.Queue[Letter] = asyncio.Queue(most)
+        self._most = most
+        # More than are let in: those who had asked for room before the last of it was gone.
+        self._waiting: asyncio.Queue[Letter] = asyncio.Queue(most + most // _SPARE)
         self._pause_s = pause_s
+
+    def has_room(self) -> bool:
+        """Whether whoever asks now can have a letter sent."""
+        return self._waiting.qsize() < self._most
 
     def put(self, letter: Letter) -> bool:
         """Take a letter; False, and a line in the log, when too many wait."""

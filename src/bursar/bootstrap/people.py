@@ -36,6 +36,7 @@ def make_people(
         vault=vault.load(settings.secret_key_path),
         passwords=PasswordPool(settings.password_threads),
         post=post.put,
+        has_room=post.has_room,
         url=settings.url,
         common=list_common(),
         party=_party(settings),

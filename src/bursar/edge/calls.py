@@ -46,6 +46,9 @@ _FORWARDED = b"x-forwarded-for"
 # What a secret scanner reports at most; each report may take a transaction.
 _LEAKS_A_MINUTE = 60
 _MOST_LEAKS = 600
+# Tokens that open nothing, of sessions and letters; each takes a look into the database.
+_BAD_TOKENS_A_MINUTE = 60
+_MOST_BAD_TOKENS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Plane:
     serving: Serving
     trusted: Sequence[Network]
     leak_pace: Pace
+    token_pace: Pace
     people: People
     caller: Principal | None = None
 
@@ -109,6 +113,7 @@ def make_plane(
         serving=serving,
         trusted=permissions.parse_networks(trusted_proxies),
         leak_pace=Pace(_LEAKS_A_MINUTE, most_together=_MOST_LEAKS),
+        token_pace=Pace(_BAD_TOKENS_A_MINUTE, most_together=_MOST_BAD_TOKENS),
         people=people or ports.for_this_process(),
         caller=caller,
     )

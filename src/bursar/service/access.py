@@ -21,6 +21,7 @@ from bursar.service.people.tokens import Bearer
 from bursar.store import credentials, keys
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
+from bursar.store.keys import OPERATOR_ACCOUNT_ID
 from bursar.store.people import members, sessions
 from bursar.store.people.sessions import SessionRow
 from bursar.store.tenants import accounts
@@ -239,6 +240,31 @@ async def _find_user(tx: ReadTx, bearer: Bearer, session: SessionRow) -> UserPri
         email=member.email,
         session_seal=bearer.seal,
     )
+
+
+async def find_role_of_key(
+    tx: ReadTx, *, account_id: int, key_id: int, since_ms: int, now_ms: int
+) -> Role | None:
+    """Return what a key may be at this moment in an account where it was used at `since_ms`.
+
+    None for one that opens nothing there any more, and where its secret of then is known to have
+    leaked, or was replaced since without a grace. An operator's key is an owner everywhere.
+    """
+    for home in (account_id, OPERATOR_ACCOUNT_ID):
+        row = await credentials.find_of_key(tx, account_id=home, key_id=key_id)
+        key = await keys.find_key(tx, account_id=home, key_id=key_id, kind=None)
+        if row is None or key is None:
+            continue
+        kind = KeyKind.OPERATOR if home == OPERATOR_ACCOUNT_ID else KeyKind.PROVISIONING
+        was_stopped = key.previous_until_ms is None and (key.rotated_ms or -1) >= since_ms
+        if was_stopped or (key.leaked_ms or -1) >= since_ms:
+            return None
+        if _find_reason(row, kind, now_ms) is not None:
+            return None
+        if row.user_id is None:
+            return Role.OWNER
+        return await _find_role(tx, account_id=home, user_id=row.user_id)
+    return None
 
 
 async def _find_role(tx: ReadTx, *, account_id: int, user_id: int) -> Role | None:

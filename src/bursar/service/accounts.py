@@ -224,6 +224,8 @@ async def bootstrap_installation(
 
 
 async def _set_status(tx: WriteTx, *, account_id: int, status: str, action: AuditAction) -> Account:
+    # Or what one has cancelled for good, another could resume who had read it before.
+    await accounts.lock_account(tx, account_id=account_id)
     found = await get(tx, account_id=account_id)
     if found.row.status == "cancelled":
         raise Conflict("account_cancelled", "The account is cancelled.")

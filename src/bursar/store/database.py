@@ -151,6 +151,15 @@ class Database:
         found._bound_to = (str(account_id), "" if user_id is None else str(user_id))
         return found
 
+    def unbound(self) -> Self:
+        """The same database as all accounts have it, for what somebody does to themselves in all.
+
+        No wall is behind what it is used for: a statement there names whose rows it changes.
+        """
+        found = copy.copy(self)
+        found._bound_to = None
+        return found
+
     def of(self, origin: Origin) -> Self:
         """The same database for one caller: the audit log names them as who has things written."""
         found = copy.copy(self)

@@ -127,7 +127,7 @@ async def update_self(call: Call[ProvisioningPrincipal]) -> Response:
     async def work(tx: WriteTx) -> MemberRow:
         return await members.rename(tx, by=call.caller, name=given.name)
 
-    return reply(shape(await call.plane.database.transact(work)))
+    return reply(shape(await call.plane.database.unbound().transact(work)))
 
 
 async def leave(call: Call[ProvisioningPrincipal]) -> Response:
@@ -187,7 +187,7 @@ async def invite(call: Call[ProvisioningPrincipal]) -> Response:
 
     response = await carry_out(call, effect, status=202)
     for each in made:
-        people.post(each.letter)
+        people.send(each.letter)
     return response
 
 

@@ -32,9 +32,12 @@ class PasswordFields(Model):
 
 
 class EnrolmentFields(Model):
-    """Your password, and if you have a passkey, its answer, or a recovery code as `code`."""
+    """Your password, and if you have a passkey, its answer, or a recovery code as `code`.
 
-    password: str
+    Whoever has no password must have signed in within ten minutes.
+    """
+
+    password: str | None = None
     code: str | None = None
     passkey: dict[str, Any] | None = None
 
@@ -46,9 +49,12 @@ class CodeFields(Model):
 
 
 class ProofFields(Model):
-    """Your password, and a code of your second factor or a recovery code."""
+    """Your password, and a code of your second factor or a recovery code.
 
-    password: str
+    Whoever has no password must have signed in within ten minutes.
+    """
+
+    password: str | None = None
     code: str
 
 
@@ -124,9 +130,9 @@ async def begin_second_factor(call: Call[UserPrincipal]) -> Response:
     """Begin with a second factor; it is asked for once a code is confirmed."""
     given = check(EnrolmentFields, call.document)
 
-    people, user_id = call.plane.people, _user_id(call)
+    people = call.plane.people
 
-    async def work(tx: WriteTx) -> EnrolmentShape | BursarError:
+    async def work(tx: WriteTx, user_id: int) -> EnrolmentShape | BursarError:
         if not await second_factors.has_codes(tx, user_id=user_id):
             refused = await proofs.check_second(
                 tx,
@@ -163,13 +169,11 @@ async def renew_recovery_codes(call: Call[UserPrincipal]) -> Response:
     """Get new recovery codes, in place of those that are left."""
     given = check(ProofFields, call.document)
 
-    async def work(tx: WriteTx) -> RecoveryCodesShape | BursarError:
+    async def work(tx: WriteTx, user_id: int) -> RecoveryCodesShape | BursarError:
         refused = await _check_code(tx, call, given.code)
         if refused is not None:
             return refused
-        codes = await second_factors.renew_codes(
-            tx, people=call.plane.people, user_id=_user_id(call)
-        )
+        codes = await second_factors.renew_codes(tx, people=call.plane.people, user_id=user_id)
         return RecoveryCodesShape(recovery_codes=codes)
 
     return reply(await _with_password(call, given.password, work))
@@ -179,10 +183,10 @@ async def remove_second_factor(call: Call[UserPrincipal]) -> Response:
     """Sign in without a second factor from now on."""
     given = check(ProofFields, call.document)
 
-    async def work(tx: WriteTx) -> BursarError | None:
+    async def work(tx: WriteTx, user_id: int) -> BursarError | None:
         refused = await _check_code(tx, call, given.code)
         if refused is None:
-            await second_factors.remove(tx, user_id=_user_id(call))
+            await second_factors.remove(tx, user_id=user_id)
         return refused
 
     await _with_password(call, given.password, work)
@@ -238,19 +242,17 @@ async def _check_code(tx: WriteTx, call: Call[UserPrincipal], code: str) -> Burs
 
 async def _with_password(
     call: Call[UserPrincipal],
-    password: str,
-    work: Callable[[WriteTx], Awaitable[T | BursarError]],
+    password: str | None,
+    work: Callable[[WriteTx, int], Awaitable[T | BursarError]],
 ) -> T:
-    plane = call.plane
-    proven = await sign_in.prove_password(
-        plane.database, _attempt(call, password), people=plane.people, gate=Inside()
+    return await sign_in.prove_first_again(
+        call.plane.database,
+        _attempt(call, password or ""),
+        work,
+        session_id=call.caller.session_id,
+        people=call.plane.people,
+        gate=Inside(),
     )
-
-    async def both(tx: WriteTx) -> T | BursarError:
-        await throttles.forgive(tx, proven.buckets, wholly=True)
-        return await work(tx)
-
-    return await sign_in.in_turn(plane.database, Inside(), both)
 
 
 def _attempt(call: Call[UserPrincipal], password: str) -> Attempt:

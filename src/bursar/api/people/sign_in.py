@@ -4,12 +4,13 @@ Owns their shapes. None of these needs a key, so each says as little as it can. 
 `service.people` does.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from bursar.core.errors import BursarError
+from bursar.core.errors import BursarError, Unauthenticated
 from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, reply
 from bursar.edge.fields import IdIn, Moment, format_moment
@@ -132,18 +133,20 @@ async def refresh(call: Call[None]) -> Response:
             tx, people=plane.people, token=given.refresh_token, account_id=given.account_id
         )
 
-    found = await sign_in.in_turn(plane.database, plane.gate, work)
+    with plane.token_pace.of_failures(call.address, now_ms=plane.now_ms):
+        found = await sign_in.with_refresh_token(
+            plane.database, given.refresh_token, work, gate=plane.gate
+        )
     return reply(tokens(found, now_ms=plane.now_ms()))
 
 
 async def revoke(call: Call[None]) -> Response:
     """End the session of a token; any other text is answered the same."""
     given = check(RevocationFields, call.document)
-
-    async def work(tx: WriteTx) -> None:
-        await sessions.revoke(tx, token=given.token)
-
-    await sign_in.in_turn(call.plane.database, call.plane.gate, work)
+    plane = call.plane
+    with suppress(Unauthenticated), plane.token_pace.of_failures(call.address, now_ms=plane.now_ms):
+        if not await sign_in.revoke(plane.database, given.token, gate=plane.gate):
+            raise sessions.invalid()
     return reply(RevocationShape(revoked=True))
 
 
@@ -165,13 +168,14 @@ async def reset(call: Call[None]) -> Response:
     """Choose a new password with the token of a letter; every session ends."""
     given = check(NewPasswordFields, call.document)
     plane = call.plane
-    await passwords.reset(
-        plane.database,
-        token=given.token,
-        new=given.password,
-        people=plane.people,
-        gate=plane.gate,
-    )
+    with plane.token_pace.of_failures(call.address, now_ms=plane.now_ms):
+        await passwords.reset(
+            plane.database,
+            token=given.token,
+            new=given.password,
+            people=plane.people,
+            gate=plane.gate,
+        )
     return Response(status_code=204)
 
 
@@ -186,9 +190,10 @@ async def accept(call: Call[None]) -> Response:
         email=given.email,
         address=call.address,
     )
-    member = await invitations.accept(
-        plane.database, acceptance, people=plane.people, gate=plane.gate
-    )
+    with plane.token_pace.of_failures(call.address, now_ms=plane.now_ms):
+        member = await invitations.accept(
+            plane.database, acceptance, people=plane.people, gate=plane.gate
+        )
     return reply(
         AcceptanceShape(
             user_id=member.user_id,

@@ -1,4 +1,4 @@
-"""The operator's routes about people: everybody, and those of one account.
+"""The operator's routes about people: everybody, those of one account, and whose word counts.
 
 Owns their list. Must not know what becomes of a call.
 """
@@ -7,7 +7,7 @@ from typing import Final
 
 from bursar.api.people import members
 from bursar.api.registry import Route, operator
-from bursar.api.tenants import people
+from bursar.api.tenants import people, signing_keys
 
 _PAGE: Final = ("cursor", "limit")
 _PEOPLE: Final = "/v1/operator/users"
@@ -22,6 +22,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     operator("GET", _PERSON, people.show_person, people.PersonShape),
     operator("PATCH", _PERSON, people.update_person, people.PersonShape, body=people.PersonFields),
     operator("POST", f"{_PERSON}/logout-all", people.sign_out, people.SignedOutShape),
+    operator(
+        "POST",
+        "/v1/operator/signing-keys/rotate",
+        signing_keys.rotate,
+        signing_keys.RotationShape,
+        body=signing_keys.RotationFields,
+    ),
     operator("GET", _USERS, people.list_users, members.UserListShape, query=_PAGE),
     operator(
         "POST",

@@ -71,6 +71,7 @@ class AuditAction(StrEnum):
     SESSION_SIGN_IN = "session.sign_in"
     SESSION_SWITCH = "session.switch"
     SETTINGS_START = "settings.start"
+    SIGNING_KEY_ROTATE = "signing_key.rotate"
     USER_JOIN = "user.join"
     USER_REMOVE = "user.remove"
     USER_RENAME = "user.rename"

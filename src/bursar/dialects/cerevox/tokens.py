@@ -77,15 +77,18 @@ async def refresh(call: Call[None]) -> Response:
     """New tokens for a refresh token, and for the key that its session is of, if it is a key's."""
     given = check(RefreshFields, call.document)
     plane, basic = call.plane, fields.find_basic(call.headers)
-    key = None if basic is None or _COLON in basic else await _prove_key(call, basic)
+    with plane.token_pace.of_failures(call.address, now_ms=plane.now_ms):
+        key = None if basic is None or _COLON in basic else await _prove_key(call, basic)
 
-    async def work(tx: WriteTx) -> SignedIn | Traded | BursarError:
-        people, token = plane.people, given.refresh_token
-        if key is None:
-            return await sessions.refresh(tx, people=people, token=token)
-        return await of_keys.refresh(tx, people=people, key=key, token=token)
+        async def work(tx: WriteTx) -> SignedIn | Traded | BursarError:
+            people, token = plane.people, given.refresh_token
+            if key is None:
+                return await sessions.refresh(tx, people=people, token=token)
+            return await of_keys.refresh(tx, people=people, key=key, token=token)
 
-    found: SignedIn | Traded = await sign_in.in_turn(plane.database, plane.gate, work)
+        found: SignedIn | Traded = await sign_in.with_refresh_token(
+            plane.database, given.refresh_token, work, gate=plane.gate
+        )
     return _answer(found, now_ms=plane.now_ms())
 
 

@@ -83,7 +83,7 @@ async def create(call: Call[ProvisioningPrincipal]) -> Response:
 
     response = await carry_out(call, effect, status=201)
     for each in made:
-        people.post(each.letter)
+        people.send(each.letter)
     return response
 
 
@@ -112,7 +112,7 @@ async def update_self(call: Call[ProvisioningPrincipal]) -> Response:
     async def work(tx: WriteTx) -> MemberRow:
         return await members.rename(tx, by=call.caller, name=given.name)
 
-    row = await call.plane.database.transact(work)
+    row = await call.plane.database.unbound().transact(work)
     return _updated(_member(row, {}))
 
 

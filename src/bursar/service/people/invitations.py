@@ -9,28 +9,31 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bursar.adapters.mail import Letter
-from bursar.core import text
+from bursar.core import refusals, text
 from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import Conflict, Gone, NotFound
 from bursar.core.people import emails, passwords, roles
 from bursar.core.people import tokens as forms
 from bursar.core.people.roles import Role
 from bursar.core.permissions import Address
+from bursar.core.refusals import Reason
+from bursar.service import access
 from bursar.service.access import ProvisioningPrincipal
 from bursar.service.audit import notes
 from bursar.service.people import members as people_of
-from bursar.service.people import sign_in
+from bursar.service.people import sign_in, throttles
 from bursar.service.people.ports import People
 from bursar.service.people.sign_in import Attempt, Gate
 from bursar.store.database import Database, ReadTx, WriteTx
 from bursar.store.people import letters, members
 from bursar.store.people.letters import InvitationRow
 from bursar.store.people.members import MemberRow
-from bursar.store.tenants import users
+from bursar.store.tenants import accounts, users
 
 LIFETIME_MS: Final = 7 * 86_400_000
 _MOST: Final = 1_000
 _USER: Final = "user:"
+_KEY: Final = "key:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,10 @@ async def invite(
 
     `name` is what they are called if they do not say otherwise, and if nobody knows them yet.
     Raises Invalid for address, name or role, Forbidden (`exceeds_own_role`), Conflict
-    (`already_member`, `too_many_users`).
+    (`already_member`, `too_many_users`), RateRefused (`too_many_attempts`) for too many letters,
+    and Unavailable (`mail_overloaded`).
     """
+    people.require_room()
     clean, given = emails.clean_email(email), people_of.read_role(role)
     people_of.require_may_give(by.role, given)
     called = "" if name is None else text.clean_name(name)
@@ -76,6 +81,7 @@ async def invite(
     count = await members.count_members(tx, account_id=account_id)
     if count + await letters.count_invitations(tx, account_id=account_id) >= _MOST:
         raise Conflict("too_many_users", f"An account may have at most {_MOST} users.")
+    await throttles.take(tx, throttles.of_invitations(people.vault, clean, account_id))
     token = forms.make_link(people.random_bytes(forms.LINK_BYTES))
     row = await letters.replace_invitation(
         tx,
@@ -83,7 +89,7 @@ async def invite(
         email=clean,
         role=given,
         token_hash=forms.link_digest(token) or b"",
-        invited_by=by.actor if by.user_id is None else f"{_USER}{by.user_id}",
+        invited_by=by.actor,
         expires_ms=tx.now_ms + LIFETIME_MS,
         name=called,
     )
@@ -139,14 +145,21 @@ async def accept(
     """Make whoever has the letter a member, and return them.
 
     Raises Gone (`invitation_gone`) for a letter that was used, has expired, was taken back, was
-    sent to another address, or came from somebody who may not invite any more; Invalid
-    (`weak_password`) for a new person's password, Unauthenticated (`invalid_credentials`) and
-    RateRefused for a known person's; Conflict (`person_exists`) for one who was new a moment ago.
+    sent to another address, or came from somebody, or with a key, that may not invite any more;
+    Forbidden (`account_suspended`); Invalid (`weak_password`) for a new person's password,
+    Unauthenticated (`invalid_credentials`) and RateRefused for a known person's; Conflict
+    (`no_password`) for a known person who has none, and (`person_exists`) for one who was new a
+    moment ago.
     """
-    token_hash = forms.link_digest(acceptance.token) or b""
+    token_hash = forms.link_digest(acceptance.token)
+    if token_hash is None:
+        raise _gone()
     async with gate.enter(), database.read() as tx:
         row = await _find(tx, token_hash, acceptance.email, now_ms=database.clock_ms())
         user = await members.find_user(tx, email=row.email)
+    if user is not None and not user.password_hash:
+        message = "You have no password to prove who you are. Choose one by a reset, then accept."
+        raise Conflict("no_password", message)
     fresh = ""
     user_id = None
     name = text.clean_name(acceptance.name or row.name or row.email)
@@ -209,15 +222,29 @@ async def _find(tx: ReadTx, token_hash: bytes, email: str | None, *, now_ms: int
         raise _gone()
     if email is not None and emails.find_email(email) != row.email:
         raise _gone()
-    if row.invited_by.startswith(_USER):
-        inviter = await members.find_member(
-            tx, account_id=row.account_id, user_id=int(row.invited_by.removeprefix(_USER))
-        )
-        if inviter is None or not inviter.is_enabled:
-            raise _gone()
-        if not roles.may_give(Role(inviter.role), Role(row.role)):
-            raise _gone()
+    account = await accounts.find_account(tx, account_id=row.account_id)
+    if account is None or account.status != "active":
+        raise refusals.as_error(refusals.deny(Reason.ACCOUNT_SUSPENDED))
+    role = await _find_inviters_role(tx, row, now_ms=now_ms)
+    if role is None or not roles.may_give(role, Role(row.role)):
+        raise _gone()
     return row
+
+
+async def _find_inviters_role(tx: ReadTx, row: InvitationRow, *, now_ms: int) -> Role | None:
+    """What whoever has sent an invitation is in its account by now; None for nothing."""
+    account_id, by = row.account_id, row.invited_by
+    if by.startswith(_KEY):
+        key_id, since_ms = int(by.removeprefix(_KEY)), row.created_ms
+        return await access.find_role_of_key(
+            tx, account_id=account_id, key_id=key_id, since_ms=since_ms, now_ms=now_ms
+        )
+    if by.startswith(_USER):
+        user_id = int(by.removeprefix(_USER))
+        inviter = await members.find_member(tx, account_id=account_id, user_id=user_id)
+        return Role(inviter.role) if inviter is not None and inviter.is_enabled else None
+    # Somebody on the installation's own host, who can do whatever an owner can.
+    return Role.OWNER
 
 
 def _letter(url: str, email: str, token: str) -> Letter:

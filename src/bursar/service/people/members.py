@@ -90,7 +90,10 @@ async def update(
 
 
 async def rename(tx: WriteTx, *, by: ProvisioningPrincipal, name: str) -> MemberRow:
-    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid."""
+    """Change the caller's own name, whatever accounts called them; raises NotFound and Invalid.
+
+    It holds in all their accounts: `tx` must not be bound to one.
+    """
     row = await get_self(tx, by=by)
     await members.update_user(tx, user_id=row.user_id, name=text.clean_name(name))
     after = await get_self(tx, by=by)
@@ -171,6 +174,7 @@ async def end(tx: WriteTx, *, account_id: int, user_id: int) -> None:
     kind = KeyKind.PROVISIONING
     for key_id in await members.list_key_ids(tx, account_id=account_id, user_id=user_id, kind=kind):
         await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind)
+        await letters.delete_invitations_of(tx, account_id=account_id, invited_by=f"key:{key_id}")
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
         notes.note(
             tx,

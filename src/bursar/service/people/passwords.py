@@ -29,12 +29,19 @@ async def change(
 ) -> None:
     """Give somebody who proves the present password another one; all their other sessions end.
 
-    Raises Unauthenticated (`invalid_credentials`), Invalid (`weak_password`) and RateRefused.
+    Raises Invalid (`weak_password`), before a try is counted; Unauthenticated, where the present
+    password is wrong or was replaced meanwhile (`invalid_credentials`), or the session has ended
+    (`invalid_token`); and RateRefused.
     """
+    async with gate.enter(), database.read() as tx:
+        user = await members.find_user(tx, email=attempt.email)
+    name = "" if user is None else user.name
+    chosen = _check_new(people, new, email=attempt.email, name=name, param="new_password")
     proven = await sign_in.prove_password(database, attempt, people=people, gate=gate)
-    fresh = await _hash_new(people, new, user=proven.user, param="new_password")
+    fresh = await people.passwords.hash(chosen)
 
     async def finish(tx: WriteTx) -> None:
+        await sign_in.hold(tx, proven.user, session_id=session_id)
         await throttles.forgive(tx, proven.buckets, wholly=True)
         await _replace(tx, user_id=proven.user.id, password_hash=fresh, but=session_id)
         notes.note_own(tx, action=AuditAction.PASSWORD_CHANGE, target=f"user:{proven.user.id}")
@@ -49,8 +56,10 @@ async def request_reset(
     """Write to somebody how they choose a new password, if there is such a person.
 
     Whoever asks learns nothing: it takes the same steps for an address that nobody has. Raises
-    Invalid (`invalid_email`) and RateRefused (`too_many_attempts`) from the sixth of a day.
+    Invalid (`invalid_email`), RateRefused (`too_many_attempts`) from the sixth of a day, and
+    Unavailable (`mail_overloaded`).
     """
+    people.require_room()
     clean = emails.clean_email(email)
 
     async def work(tx: WriteTx) -> UserRow | None:
@@ -73,7 +82,7 @@ async def request_reset(
     async with gate.enter():
         user = await database.transact(work)
     if user is not None:
-        people.post(_letter(people.url, clean, token))
+        people.send(_letter(people.url, clean, token))
 
 
 async def reset(database: Database, *, token: str, new: str, people: People, gate: Gate) -> None:
@@ -88,9 +97,10 @@ async def reset(database: Database, *, token: str, new: str, people: People, gat
     async with gate.enter(), database.read() as tx:
         found = await letters.find_reset(tx, token_hash=token_hash)
         user = None if found is None else await members.find_user(tx, user_id=found.user_id)
-    if user is None:
+    if found is None or user is None or found.expires_ms <= database.clock_ms():
         raise _invalid_token()
-    fresh = await _hash_new(people, new, user=user, param="password")
+    chosen = _check_new(people, new, email=user.email, name=user.name, param="password")
+    fresh = await people.passwords.hash(chosen)
 
     async def finish(tx: WriteTx) -> bool:
         await members.lock_user(tx, user_id=user.id)
@@ -124,11 +134,8 @@ async def _replace(tx: WriteTx, *, user_id: int, password_hash: str, but: int | 
     await letters.delete_resets(tx, user_id=user_id)
 
 
-async def _hash_new(people: People, new: str, *, user: UserRow, param: str) -> str:
-    chosen = passwords.check_new(
-        new, email=user.email, name=user.name, common=people.common, param=param
-    )
-    return await people.passwords.hash(chosen)
+def _check_new(people: People, new: str, *, email: str, name: str, param: str) -> str:
+    return passwords.check_new(new, email=email, name=name, common=people.common, param=param)
 
 
 def _letter(url: str, email: str, token: str) -> Letter:

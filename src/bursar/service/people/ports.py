@@ -12,6 +12,7 @@ from bursar.adapters.mail import Letter
 from bursar.adapters.passkeys import RelyingParty
 from bursar.adapters.passwords import PasswordPool, list_common
 from bursar.adapters.vault import SECRET_BYTES, Vault
+from bursar.core.errors import Unavailable
 from bursar.service.sso.ports import Provider
 
 # Passkeys belong to a domain; where none is named, to this machine's own, on no page.
@@ -22,7 +23,8 @@ NOBODY: Final = RelyingParty(id="localhost", name="Bursar", origins=())
 class People:
     """The vault, the slow hashes, the post, and how people reach this installation (`url`).
 
-    `party` is whom passkeys are for, `providers` the sign-in services by their names.
+    `party` is whom passkeys are for, `providers` the sign-in services by their names. `has_room`
+    says whether the post takes one more letter.
     """
 
     vault: Vault = field(repr=False)
@@ -33,6 +35,20 @@ class People:
     party: RelyingParty = NOBODY
     providers: Mapping[str, Provider] = field(default_factory=dict)
     random_bytes: Callable[[int], bytes] = os.urandom
+    has_room: Callable[[], bool] = lambda: True
+
+    def require_room(self) -> None:
+        """Raise Unavailable (`mail_overloaded`) unless a letter can be sent now.
+
+        Asked before anything is written that a letter is about: none is lost without a word.
+        """
+        if not self.has_room():
+            raise _overloaded()
+
+    def send(self, letter: Letter) -> None:
+        """Post a letter; raises Unavailable (`mail_overloaded`) where it is not taken."""
+        if not self.post(letter):
+            raise _overloaded()
 
 
 def for_this_process() -> People:
@@ -46,4 +62,10 @@ def for_this_process() -> People:
         post=lambda _: False,
         url="http://127.0.0.1",
         common=list_common(),
+        has_room=lambda: False,
     )
+
+
+def _overloaded() -> Unavailable:
+    message = "Too many letters wait to be sent. Try again shortly."
+    return Unavailable("mail_overloaded", message, retry_after_s=30)

@@ -74,6 +74,22 @@ async def open_session(
     return await _hand_out(tx, people, member, session_id, token, expires_ms)
 
 
+async def is_there(tx: ReadTx, *, token: str, now_ms: int) -> bool:
+    """Whether a token, whichever of the two it is, is of a session that is open.
+
+    Asked before anything is written: what anybody can make up takes no write.
+    """
+    given = forms.parse_refresh(token)
+    if given is not None:
+        row = await sessions.find_family(tx, family_hash=given.family_hash)
+    else:
+        raw = token.encode("latin-1", "replace")
+        bearer = await tokens.find_bearer(tx, token=raw, now_ms=now_ms)
+        session_id = 0 if bearer is None else bearer.session_id
+        row = await sessions.find_session(tx, session_id=session_id)
+    return row is not None and is_open(row, now_ms)
+
+
 async def refresh(
     tx: WriteTx, *, people: People, token: str, account_id: int | None = None
 ) -> SignedIn | BursarError:
@@ -81,7 +97,8 @@ async def refresh(
 
     A refusal is returned, not raised, because it may have ended the session: Unauthenticated
     `invalid_refresh_token` (unknown, ended, expired, or of somebody who is no member any more) and
-    `refresh_reused`, which ends the family.
+    `refresh_reused`, which ends the family. For another account that does not let them in,
+    `invalid_refresh_token` is raised: the token has not been used, and goes on in its own.
     """
     given = forms.parse_refresh(token)
     row = None
@@ -95,8 +112,9 @@ async def refresh(
     wanted = account_id or row.account_id
     member = await members.find_member(tx, account_id=wanted, user_id=row.user_id)
     if member is None or not member.is_enabled:
-        if account_id is None or account_id == row.account_id:
-            await sessions.end(tx, session_id=row.id)
+        if wanted != row.account_id:
+            raise invalid()
+        await sessions.end(tx, session_id=row.id)
         return invalid()
     if wanted != row.account_id:
         await sessions.set_account(tx, session_id=row.id, account_id=wanted)

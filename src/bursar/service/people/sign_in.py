@@ -7,11 +7,13 @@ the try, hash, and only then look whether it was good. Must not know HTTP.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from bursar.adapters.passkeys import Credential
 from bursar.core.errors import BursarError, Forbidden, Unauthenticated
 from bursar.core.people import emails, passwords
+from bursar.core.people import tokens as forms
 from bursar.core.permissions import Address
 from bursar.service.audit import refusals
 from bursar.service.people import passkeys, proofs, sessions, throttles
@@ -23,6 +25,7 @@ from bursar.store.database import Database, WriteTx
 from bursar.store.people import members
 from bursar.store.people import sessions as store_sessions
 from bursar.store.people.members import MemberRow, UserRow
+from bursar.store.tenants import accounts
 
 T = TypeVar("T")
 # How long a sign-in stands for a password of somebody who has none.
@@ -63,7 +66,6 @@ class Proven:
 
     user: UserRow
     buckets: list[Bucket]
-    is_known: bool
 
 
 async def sign_in(database: Database, attempt: Attempt, *, people: People, gate: Gate) -> SignedIn:
@@ -76,17 +78,21 @@ async def sign_in(database: Database, attempt: Attempt, *, people: People, gate:
     proven = await prove_password(database, attempt, people=people, gate=gate)
 
     async def finish(tx: WriteTx) -> SignedIn | BursarError:
-        member = await _find_member(tx, proven.user, attempt.account_id)
-        where = throttles.place(attempt.address)
+        # Before anything else: a new password waits for this session, or is seen here.
+        await hold(tx, proven.user)
+        member = await choose_member(tx, user_id=proven.user.id, account_id=attempt.account_id)
         if member is None:
             return _wrong()
+        user_id, address = member.user_id, attempt.address
         refused = await proofs.check_second(
             tx,
             people=people,
-            user_id=member.user_id,
+            user_id=user_id,
             code=attempt.code,
             passkey=attempt.passkey,
-            known_place=where if proven.is_known else "",
+            known_place=await throttles.known_place(
+                tx, user_id=user_id, address=address, now_ms=tx.now_ms
+            ),
         )
         if refused is not None:
             if refused.code == "second_factor_required":
@@ -94,7 +100,11 @@ async def sign_in(database: Database, attempt: Attempt, *, people: People, gate:
             return refused
         await throttles.forgive(tx, proven.buckets, wholly=True)
         return await sessions.open_session(
-            tx, people=people, member=member, device=attempt.device, address=where
+            tx,
+            people=people,
+            member=member,
+            device=attempt.device,
+            address=throttles.place(address),
         )
 
     async with _noted(database, attempt, people=people, gate=gate):
@@ -180,12 +190,26 @@ async def _prove_password(
     if not is_right or user is None or user.disabled_ms is not None:
         raise _wrong()
     if people.passwords.is_old(user.password_hash):
-        fresh = await people.passwords.hash(given)
-        async with gate.enter(), database.write() as tx:
-            await members.update_user(tx, user_id=user.id, password_hash=fresh)
-        user = replace(user, password_hash=fresh)
-    # Tries from where nobody of this name has signed in before are counted in one bucket more.
-    return Proven(user, buckets, is_known=len(buckets) == throttles.OF_THE_KNOWN)
+        user = await _renew_hash(database, user, given, people=people, gate=gate)
+    return Proven(user, buckets)
+
+
+async def _renew_hash(
+    database: Database, user: UserRow, given: str, *, people: People, gate: Gate
+) -> UserRow:
+    """The person with a hash as they are made today, of the password that was proven.
+
+    Where there is another hash by now, the same password must be right for it, too.
+    """
+    fresh = await people.passwords.hash(given)
+    async with gate.enter(), database.write() as tx:
+        before = user.password_hash
+        if await members.replace_hash(tx, user_id=user.id, before=before, after=fresh):
+            return replace(user, password_hash=fresh)
+        now = await members.find_user(tx, user_id=user.id)
+    if now is None or not await people.passwords.is_right(now.password_hash, given):
+        raise _wrong()
+    return now
 
 
 async def prove_again(
@@ -199,32 +223,57 @@ async def prove_again(
 ) -> T:
     """Return what `work` returns, for somebody signed in who has proved once more who they are.
 
-    With their password, and their second factor where they have one. Whoever has no password must
-    have signed in within ten minutes instead (Forbidden `sign_in_again`). Raises what
-    `prove_password` and `proofs.check_second` refuse with.
+    As `prove_first_again`, and with their second factor where they have one. Raises what
+    `proofs.check_second` refuses with, too.
+    """
+
+    async def both(tx: WriteTx, user_id: int) -> T | BursarError:
+        refused = await proofs.check_second(
+            tx,
+            people=people,
+            user_id=user_id,
+            code=attempt.code,
+            passkey=attempt.passkey,
+            known_place=SIGNED_IN,
+        )
+        return refused if refused is not None else await work(tx)
+
+    return await prove_first_again(
+        database, attempt, both, session_id=session_id, people=people, gate=gate
+    )
+
+
+async def prove_first_again(
+    database: Database,
+    attempt: Attempt,
+    work: Callable[[WriteTx, int], Awaitable[T | BursarError]],
+    *,
+    session_id: int,
+    people: People,
+    gate: Gate,
+) -> T:
+    """Return what `work` returns for the id of somebody signed in, who has proved it once more.
+
+    With their password. Whoever has none must have signed in within ten minutes instead (Forbidden
+    `sign_in_again`). Raises what `prove_password` and `hold` refuse with.
     """
     async with gate.enter(), database.read() as tx:
         user = await members.find_user(tx, email=attempt.email)
         session = await store_sessions.find_session(tx, session_id=session_id)
     buckets: list[Bucket] = []
     if user is None or user.password_hash:
-        buckets = (await prove_password(database, attempt, people=people, gate=gate)).buckets
+        proven = await prove_password(database, attempt, people=people, gate=gate)
+        user, buckets = proven.user, proven.buckets
     elif session is None or database.clock_ms() - session.created_ms > FRESH_MS:
         message = "You signed in too long ago for this. Sign in again, then do it."
         raise Forbidden("sign_in_again", message)
+    by = user
 
     async def finish(tx: WriteTx) -> T | BursarError:
+        await hold(tx, by, session_id=session_id)
         if buckets:
             await throttles.forgive(tx, buckets, wholly=True)
-        refused = await proofs.check_second(
-            tx,
-            people=people,
-            user_id=user.id if user is not None else 0,
-            code=attempt.code,
-            passkey=attempt.passkey,
-            known_place=SIGNED_IN,
-        )
-        return refused if refused is not None else await work(tx)
+        return await work(tx, by.id)
 
     async with _noted(database, attempt, people=people, gate=gate):
         return await in_turn(database, gate, finish)
@@ -237,20 +286,38 @@ def _noted(
     return refusals.noted(database, gate.enter, vault=people.vault, email=email, address=address)
 
 
-async def _find_member(tx: WriteTx, user: UserRow, account_id: int | None) -> MemberRow | None:
-    """The person in the account, as they are now: the hash took a while."""
-    current = await members.find_user(tx, user_id=user.id)
-    if current is None or current.password_hash != user.password_hash:
-        return None
-    return await choose_member(tx, user_id=user.id, account_id=account_id)
+async def hold(tx: WriteTx, user: UserRow, *, session_id: int | None = None) -> None:
+    """Keep others from changing somebody who has proved who they are, until commit.
+
+    The hash took a while: raises Unauthenticated (`invalid_credentials`) where they have another
+    password by now, and `invalid_token` where the session that they act with has ended.
+    """
+    await members.lock_user(tx, user_id=user.id)
+    now = await members.find_user(tx, user_id=user.id)
+    if now is None or now.password_hash != user.password_hash:
+        raise _wrong()
+    if session_id is not None:
+        session = await store_sessions.find_session(tx, session_id=session_id)
+        if session is None or not sessions.is_open(session, tx.now_ms):
+            message = "Your session has ended meanwhile. Sign in again."
+            raise Unauthenticated("invalid_token", message)
 
 
 async def choose_member(tx: WriteTx, *, user_id: int, account_id: int | None) -> MemberRow | None:
-    """Return a person in the account that is asked for, or in their first that lets them in."""
-    for member in await members.list_memberships(tx, user_id=user_id):
-        if member.is_enabled and account_id in {None, member.account_id}:
+    """Return a person in the account that is asked for, or in their first that lets them in.
+
+    Active accounts go first: in others there is nothing to do.
+    """
+    found = [
+        member
+        for member in await members.list_memberships(tx, user_id=user_id)
+        if member.is_enabled and account_id in {None, member.account_id}
+    ]
+    for member in found:
+        account = await accounts.find_account(tx, account_id=member.account_id)
+        if account is not None and account.status == "active":
             return member
-    return None
+    return found[0] if found else None
 
 
 async def in_turn(
@@ -262,6 +329,35 @@ async def in_turn(
     if isinstance(found, BursarError):
         raise found
     return found
+
+
+async def with_refresh_token(
+    database: Database,
+    token: str,
+    work: Callable[[WriteTx], Awaitable[T | BursarError]],
+    *,
+    gate: Gate,
+) -> T:
+    """Return what `work` returns for a refresh token of an open session.
+
+    Raises Unauthenticated (`invalid_refresh_token`) for any other text, without a write.
+    """
+    if forms.parse_refresh(token) is None:
+        raise sessions.invalid()
+    async with gate.enter(), database.read() as tx:
+        is_there = await sessions.is_there(tx, token=token, now_ms=database.clock_ms())
+    if not is_there:
+        raise sessions.invalid()
+    return await in_turn(database, gate, work)
+
+
+async def revoke(database: Database, token: str, *, gate: Gate) -> bool:
+    """End the session of a token, whichever of the two it is; False, without a write, for none."""
+    async with gate.enter(), database.read() as tx:
+        is_there = await sessions.is_there(tx, token=token, now_ms=database.clock_ms())
+    if is_there:
+        await in_turn(database, gate, partial(sessions.revoke, token=token))
+    return is_there
 
 
 def _wrong() -> Unauthenticated:

@@ -23,8 +23,6 @@ _DAY_MS: Final = 24 * _HOUR_MS
 _KNOWN_MS: Final = 90 * _DAY_MS
 # Whoever has an IPv6 network can try from each of its addresses.
 _IPV6_PREFIX: Final = 64
-# How many buckets a try counts against that comes from where its person has signed in before.
-OF_THE_KNOWN: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,16 @@ async def of_sign_in(
         _bucket(vault, f"pair {email} {where}", 10, _FIVE_MINUTES_MS),
         _bucket(vault, f"address {where}", 30, _FIVE_MINUTES_MS),
     ]
-    since_ms = now_ms - _KNOWN_MS
-    if not await sessions.was_here(tx, user_id=user_id, address=where, since_ms=since_ms):
+    if not await known_place(tx, user_id=user_id, address=address, now_ms=now_ms):
         found.append(_bucket(vault, f"person {email}", 100, _FIVE_MINUTES_MS))
     return found
+
+
+async def known_place(tx: ReadTx, *, user_id: int, address: Address | None, now_ms: int) -> str:
+    """Return where somebody is, if they have signed in from there lately; else an empty text."""
+    where, since_ms = place(address), now_ms - _KNOWN_MS
+    is_known = await sessions.was_here(tx, user_id=user_id, address=where, since_ms=since_ms)
+    return where if is_known else ""
 
 
 def of_codes(vault: Vault, user_id: int, known_place: str) -> Bucket:
@@ -81,6 +85,18 @@ def of_resets(vault: Vault, email: str, address: Address | None) -> list[Bucket]
     return [
         _bucket(vault, f"reset {email}", 5, _DAY_MS),
         _bucket(vault, f"reset from {place(address)}", 30, _HOUR_MS),
+    ]
+
+
+def of_invitations(vault: Vault, email: str, account_id: int) -> list[Bucket]:
+    """Return what inviting somebody counts against: no account can fill a letter box, or the post.
+
+    Who waits for letters of several accounts gets those of one more, whoever sends the others.
+    """
+    return [
+        _bucket(vault, f"invitation {email} to {account_id}", 5, _DAY_MS),
+        _bucket(vault, f"invitations to {account_id}", 200, _HOUR_MS),
+        _bucket(vault, f"invitation {email}", 20, _DAY_MS),
     ]
 
 

@@ -12,6 +12,8 @@ from typing import Final
 from bursar.adapters import tokens
 from bursar.adapters.tokens import KeyPair
 from bursar.adapters.vault import Vault
+from bursar.core.audit.events import OPERATOR_LOG, AuditAction
+from bursar.service.audit import notes
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.people import signing_keys
 from bursar.store.people.signing_keys import SigningKeyRow
@@ -46,6 +48,15 @@ class AccessToken:
     expires_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The key that signs from now on, and how many others do not count any more."""
+
+    key_id: str
+    created_ms: int
+    retired: int
+
+
 async def issue(
     tx: WriteTx, *, bearer: Bearer, vault: Vault, random_bytes: Callable[[int], bytes]
 ) -> AccessToken:
@@ -68,6 +79,28 @@ async def issue(
         "jti": random_bytes(_ID_BYTES).hex(),
     }
     return AccessToken(tokens.sign(claims, key_id=key_id, pair=pair), expires_s * 1_000)
+
+
+async def rotate(
+    tx: WriteTx, *, vault: Vault, random_bytes: Callable[[int], bytes], retire: bool
+) -> Rotated:
+    """Make a key that signs from now on; `retire` ends at once what all others have signed.
+
+    Sessions go on: whoever has a refresh token gets the next access token with it.
+    """
+    own = await signing_keys.list_since(tx, since_ms=0)
+    # Above all others, also where the clock was set back: the youngest signs.
+    created_ms = max([tx.now_ms, *(row.created_ms + 1 for row in own)])
+    key_id, _ = await _make_key(tx, created_ms, vault=vault, random_bytes=random_bytes)
+    retired = await signing_keys.delete_others(tx, key_id=key_id) if retire else 0
+    notes.note(
+        tx,
+        account_id=OPERATOR_LOG,
+        action=AuditAction.SIGNING_KEY_ROTATE,
+        target=f"signing_key:{key_id}",
+        after={"retired": retired},
+    )
+    return Rotated(key_id, created_ms, retired)
 
 
 async def find_bearer(tx: ReadTx, *, token: bytes, now_ms: int) -> Bearer | None:
@@ -112,6 +145,12 @@ async def _own_key(
         private = vault.open(row.sealed_private_key, purpose=_PURPOSE, about=row.id)
         if private is not None:
             return row.id, KeyPair(row.public_key, private)
+    return await _make_key(tx, tx.now_ms, vault=vault, random_bytes=random_bytes)
+
+
+async def _make_key(
+    tx: WriteTx, created_ms: int, *, vault: Vault, random_bytes: Callable[[int], bytes]
+) -> tuple[str, KeyPair]:
     pair = tokens.make_pair()
     key_id = random_bytes(_ID_BYTES).hex()
     await signing_keys.insert_signing_key(
@@ -121,7 +160,7 @@ async def _own_key(
             algorithm=tokens.ALGORITHM,
             public_key=pair.public,
             sealed_private_key=vault.seal(pair.private, purpose=_PURPOSE, about=key_id),
-            created_ms=tx.now_ms,
+            created_ms=created_ms,
         ),
     )
     return key_id, pair

@@ -193,7 +193,9 @@ async def _enter(
             user_id=found.user.id,
             code=wanted.code,
             passkey=wanted.passkey,
-            known_place="",
+            known_place=await throttles.known_place(
+                tx, user_id=found.user.id, address=address, now_ms=tx.now_ms
+            ),
         )
         if refused is not None:
             await _keep(tx, people, flow, provider, identity)

@@ -79,6 +79,13 @@ async def update_user(
         await tx.execute(update(members).where(members.c.user_id == user_id).values(name=None))
 
 
+async def replace_hash(tx: WriteTx, *, user_id: int, before: str, after: str) -> bool:
+    """Put a hash of the same password in its place; False where it is another password by now."""
+    is_it = users.c.id == user_id, users.c.password_hash == before
+    statement = update(users).where(*is_it).values(password_hash=after)
+    return (await tx.execute(statement)).rowcount == 1
+
+
 async def set_user_enabled(tx: WriteTx, *, user_id: int, is_enabled: bool) -> None:
     """Let a person sign in or not, whatever their accounts say."""
     disabled_ms = None if is_enabled else tx.now_ms
@@ -125,18 +132,19 @@ async def list_all_memberships(
 
 
 async def lock_members(tx: WriteTx, *, account_id: int) -> dict[int, str]:
-    """Keep the account's memberships from changing until commit; the enabled owners by id.
+    """Keep the account's memberships from changing until commit; roles of the enabled ones by id.
 
-    Without it two owners could each take the other's role, and none would be left.
+    Who may sign in nowhere is not enabled here either. Without the lock two owners could each take
+    the other's role, and none would be left.
     """
     query = (
-        select(members.c.user_id, members.c.role, members.c.disabled_ms)
+        _select()
         .where(members.c.account_id == account_id)
         .order_by(members.c.user_id)
-        .with_for_update()
+        .with_for_update(of=members)
     )
-    rows = list(await tx.execute(query))
-    return {row.user_id: row.role for row in rows if row.disabled_ms is None}
+    rows = [_member(row) for row in await tx.execute(query)]
+    return {row.user_id: row.role for row in rows if row.is_enabled}
 
 
 async def count_members(tx: ReadTx, *, account_id: int) -> int:

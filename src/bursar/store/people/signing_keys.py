@@ -43,6 +43,12 @@ async def list_since(tx: ReadTx, *, since_ms: int) -> list[SigningKeyRow]:
     return [SigningKeyRow(**row._mapping) for row in await tx.execute(ordered)]
 
 
+async def delete_others(tx: WriteTx, *, key_id: str) -> int:
+    """Forget every pair but this one: what they signed does not count any more."""
+    statement = delete(signing_keys).where(signing_keys.c.id != key_id)
+    return (await tx.execute(statement)).rowcount
+
+
 async def delete_before(tx: WriteTx, *, at_ms: int) -> int:
     """Forget pairs that are older than this: what they signed does not count any more."""
     statement = delete(signing_keys).where(signing_keys.c.created_ms < at_ms)

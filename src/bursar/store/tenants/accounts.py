@@ -94,6 +94,12 @@ async def list_accounts(tx: ReadTx, *, after_id: int, limit: int) -> list[Accoun
     return [_account(row) for row in await tx.execute(query)]
 
 
+async def lock_account(tx: WriteTx, *, account_id: int) -> None:
+    """Keep others from changing an account until commit; on SQLite nobody else writes anyway."""
+    query = select(accounts.c.id).where(accounts.c.id == account_id)
+    await tx.execute(query.with_for_update())
+
+
 async def set_status(tx: WriteTx, *, account_id: int, status: str) -> None:
     """Replace the account's status."""
     await tx.execute(update(accounts).where(accounts.c.id == account_id).values(status=status))

@@ -35,6 +35,14 @@ class Person(Result):
     memberships: tuple[Membership, ...]
 
 
+class SigningKey(Result):
+    """The key that signs access tokens from now on, and how many others were retired."""
+
+    id: str
+    created_at: Moment
+    retired: int
+
+
 class Ended(Result):
     """How many sessions have ended."""
 
@@ -65,6 +73,23 @@ def _sign_out(user_id: int, *, idempotency_key: str | None = None) -> Call[Ended
     return Call("POST", path, read, is_kept=True, idempotency_key=idempotency_key)
 
 
+def _rotate_signing_key(
+    *, retire: bool = False, idempotency_key: str | None = None
+) -> Call[SigningKey]:
+    """Sign access tokens with another key; with `retire`, those signed before end at once.
+
+    Sessions go on: whoever has a refresh token gets the next access token with it.
+    """
+    return Call(
+        "POST",
+        "/v1/operator/signing-keys/rotate",
+        results.read(SigningKey),
+        body={"retire": retire},
+        is_kept=True,
+        idempotency_key=idempotency_key,
+    )
+
+
 class People(Resource):
     """Everybody who has a user."""
 
@@ -72,6 +97,7 @@ class People(Resource):
     get: Final = sync(_get)
     update: Final = sync(_update)
     sign_out: Final = sync(_sign_out)
+    rotate_signing_key: Final = sync(_rotate_signing_key)
 
 
 class AsyncPeople(AsyncResource):
@@ -81,3 +107,4 @@ class AsyncPeople(AsyncResource):
     get: Final = awaited(_get)
     update: Final = awaited(_update)
     sign_out: Final = awaited(_sign_out)
+    rotate_signing_key: Final = awaited(_rotate_signing_key)
