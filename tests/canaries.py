@@ -21,7 +21,7 @@ import pytest
 from bursar.core import secrets
 
 _KEY = re.compile(rb"b[spo]k_[0-9A-Za-z]{36}(?![0-9A-Za-z])")
-_TOKEN = re.compile(rb"brt_[0-9a-f]{64}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}", re.ASCII)
+_TOKEN = re.compile(rb"b[rf]t_[0-9a-f]{64}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}", re.ASCII)
 # A letter's token is in the log where there is no mail server: that is where it is read.
 _LINK = re.compile(rb"blt_[0-9a-f]{32}")
 # What is made or traded here is shown here, once.

@@ -526,6 +526,21 @@ async def test_every_role_may_do_what_its_own_api_lets_it_do(spoken: Spoken) -> 
     assert refusal(inference) == (401, "wrong_key_type")
 
 
+async def test_who_is_invited_is_shown_to_those_who_may_invite_alone(spoken: Spoken) -> None:
+    made = (await spoken.call("POST", "/users", json={"email": "new@example.com"})).json()
+    path = f"/users/{made['user_id']}"
+    assert (await spoken.call("GET", path)).json()["status"] == "pending"
+    viewer = spoken.secrets[VIEWER]
+    listed = (await spoken.call("GET", "/users", secret=viewer)).json()["users"]
+    assert {each["status"] for each in listed} == {"active"}
+    answers = [
+        await spoken.call("GET", each, secret=viewer)
+        for each in (path, "/users/inv_99", "/users/99")
+    ]
+    assert {refusal(each) for each in answers} == {(404, "not_found")}
+    assert len({each.content for each in answers}) == 1
+
+
 # ── Words ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -60,6 +60,7 @@ def test_a_guide_does_what_it_says(
     made.start()
     monkeypatch.setenv("BURSAR_DATA_DIR", str(made.data_dir))
     monkeypatch.setenv("BASE_URL", made.url)
+    monkeypatch.setenv("OPERATOR_KEY", made.secrets.operator_key)
     monkeypatch.setenv("PROVISIONING_KEY", made.secrets.provisioning_key)
     monkeypatch.setenv("INFERENCE_KEY", made.secrets.inference_key)
     monkeypatch.setenv("EMAIL", made.secrets.email)

@@ -14,6 +14,7 @@ from bursar.core.people.roles import Role
 from bursar.service.sso.ports import Grant, Provider
 from bursar.store.people import members
 from bursar.store.tenants import users
+from tests.audit import logs
 from tests.databases import Clock
 from tests.people.devices import Device
 from tests.people.house import PASSWORD, URL, House, code_of
@@ -462,3 +463,39 @@ async def test_the_last_owner_who_can_sign_in_stays_one_whatever_a_service_says(
         await members.set_user_enabled(tx, user_id=1, is_enabled=False)
     service.claims["groups"] = ["others"]
     assert (await enter(house, service)).json()["role"] == "owner"
+
+
+async def test_who_the_service_knows_and_nobody_lets_in_is_noted_where_they_belong(
+    house: House, service: SignInService, trust: Callable[..., None]
+) -> None:
+    entered = (await enter(house, service)).json()
+    (linked,) = await logs.read(house.database, "identity.link")
+    assert (linked.account_id, linked.actor) == (0, "provider:acme")
+    off = {"is_enabled": False}
+    path = f"/v1/operator/users/{entered['user_id']}"
+    assert (await house.api.call("PATCH", path, json=off, caller="operator")).status_code == 200
+    assert code_of(await enter(house, service)) == NO_ACCESS
+    service.claims |= {"sub": "bob-1", "email": "bob@acme.example", "groups": []}
+    assert code_of(await enter(house, service)) == NO_ACCESS
+    rows = await logs.read(house.database, "session.refuse")
+    assert [(row.account_id, row.target, row.after["reason"]) for row in rows] == [
+        (0, "user:unknown", "sso_no_access"),
+        (1, f"user:{entered['user_id']}", "sso_no_access"),
+    ]
+
+
+async def test_a_link_is_noted_in_every_account_of_who_is_linked(
+    house: House, service: SignInService, trust: Callable[..., None]
+) -> None:
+    other_id, _ = await house.api.open_account(name="B")
+    user_id = await house.add(EMAIL)
+    async with house.database.write() as tx:
+        await users.insert_member(tx, account_id=other_id, user_id=user_id, role="viewer")
+    token = (await enter(house, service)).json()["access_token"]
+    rows = await logs.read(house.database, "identity.link")
+    assert [(row.account_id, row.target) for row in rows] == [
+        (1, f"user:{user_id}"),
+        (other_id, f"user:{user_id}"),
+    ]
+    assert {row.actor for row in rows} == {"provider:acme"}
+    assert (await house.call("GET", "/v1/account/audit", token=token)).status_code == 403

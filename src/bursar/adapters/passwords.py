@@ -6,7 +6,8 @@ know users. Each hash takes about 0.1 s of one core and 64 MiB: those that serve
 """
 
 import asyncio
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Final, TypeVar
@@ -19,6 +20,16 @@ from bursar.core.errors import Unavailable
 _HASHER = PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=1, type=Type.ID)
 _LIST: Final = "common_passwords.txt"
 _MOST_WAITING: Final = 64
+# How long such passwords are, and what their runs are of: numbers, the alphabet, rows of keys.
+_USUAL: Final = range(8, 13)
+_ROWS: Final = (
+    string.digits * 2,
+    string.digits[1:] * 2,
+    string.ascii_lowercase,
+    "qwertyuiop",
+    "qwertzuiop",
+    "asdfghjkl",
+)
 
 T = TypeVar("T")
 
@@ -29,12 +40,28 @@ def hash_password(password: str) -> str:
 
 
 def list_common() -> frozenset[str]:
-    """Return the 8000 passwords that are found most often in stolen lists, in small letters.
+    """Return the passwords that others try first, in small letters, of eight characters and more.
 
-    Of those with eight characters and more; after Royce Williams' list of common passwords.
+    Those found most often in stolen lists, as zxcvbn has them (its licence is beside the file), and
+    what it knows by rule instead: one character or pair all over, runs of letters and digits.
     """
     text = resources.files("bursar.adapters").joinpath(_LIST).read_text("ascii")
-    return frozenset(line.lower() for line in text.splitlines())
+    return frozenset((*text.splitlines(), *_repeated(), *_runs()))
+
+
+def _repeated() -> Iterator[str]:
+    signs = string.digits + string.ascii_lowercase
+    for size in _USUAL:
+        yield from (sign * size for sign in signs)
+        yield from ((one + other) * (size // 2) for one in signs for other in signs)
+        yield from ((string.digits[1 : 1 + part] * size)[:size] for part in (3, 4, 5, 6))
+
+
+def _runs() -> Iterator[str]:
+    for row in _ROWS:
+        for line in (row, row[::-1]):
+            for size in _USUAL:
+                yield from (line[at : at + size] for at in range(len(line) - size + 1))
 
 
 class PasswordPool:

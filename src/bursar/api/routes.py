@@ -82,12 +82,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         projects.ProjectShape,
         status=201,
         body=projects.NewProjectFields,
+        action=Action.PROJECTS,
     ),
     provisioning("GET", _PROJECT, projects.show, projects.ProjectViewShape),
     provisioning(
-        "PATCH", _PROJECT, projects.update, projects.ProjectShape, body=projects.ProjectFields
+        "PATCH",
+        _PROJECT,
+        projects.update,
+        projects.ProjectShape,
+        body=projects.ProjectFields,
+        action=Action.PROJECTS,
     ),
-    provisioning("DELETE", _PROJECT, projects.delete, None, status=204),
+    provisioning("DELETE", _PROJECT, projects.delete, None, status=204, action=Action.PROJECTS),
     provisioning("GET", _MEMBERS, projects.list_members, projects.MemberListShape),
     provisioning(
         "POST",
@@ -95,8 +101,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         projects.add_member,
         projects.MemberListShape,
         body=projects.MemberFields,
+        action=Action.PROJECTS,
     ),
-    provisioning("DELETE", f"{_MEMBERS}/{{user_id}}", projects.remove_member, None, status=204),
+    provisioning(
+        "DELETE",
+        f"{_MEMBERS}/{{user_id}}",
+        projects.remove_member,
+        None,
+        status=204,
+        action=Action.PROJECTS,
+    ),
     provisioning(
         "GET",
         _LIMITS,

@@ -28,6 +28,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 # The model endpoints by the names that usage rows and allow-lists have for them.
 ENDPOINTS: Final = ("chat.completions", "embeddings")
+# What confines a key, as its fields are called. An expiry does not: nothing else is less for it.
+CONFINEMENTS: Final = frozenset(("environment", "project_id", "models", "endpoints", "networks"))
 MOST_LABELS: Final = 16
 _PATTERN_LENGTH: Final = 255
 _MOST_STARS: Final = 8
@@ -55,13 +57,20 @@ class Rights:
     project_id: int | None = None
     models: tuple[str, ...] | None = None
     endpoints: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
     expires_ms: int | None = None
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether anything but their end is restricted."""
+        return find_excess(self, Rights(), only=CONFINEMENTS) is not None
 
 
 def find_excess(own: Rights, given: Rights, *, only: Collection[str] | None = None) -> str | None:
     """Return the field (of these, or of all) in which `given` goes beyond `own`, or None.
 
-    Patterns that are within others in a way that is not plain to see count as going beyond.
+    Patterns and networks that are within others in a way that is not plain to see count as going
+    beyond.
     """
     beyond = {
         "environment": own.environment == Environment.TEST != given.environment,
@@ -69,6 +78,7 @@ def find_excess(own: Rights, given: Rights, *, only: Collection[str] | None = No
         "models": own.models is not None and not _are_within(given.models, own.models),
         "endpoints": own.endpoints is not None
         and (given.endpoints is None or not set(given.endpoints) <= set(own.endpoints)),
+        "networks": own.networks is not None and not _are_inside(given.networks, own.networks),
         "expires_at": own.expires_ms is not None
         and (given.expires_ms is None or given.expires_ms > own.expires_ms),
     }
@@ -209,6 +219,20 @@ def _are_within(given: tuple[str, ...] | None, own: tuple[str, ...]) -> bool:
     if given is None:
         return False
     return all(any(_follow(wide, each, is_pattern=True) for wide in own) for each in given)
+
+
+def _are_inside(given: tuple[str, ...] | None, own: tuple[str, ...]) -> bool:
+    if given is None:
+        return False
+    wide = parse_networks(own)
+    return all(any(_is_inside(each, one) for one in wide) for each in parse_networks(given))
+
+
+def _is_inside(network: Network, wide: Network) -> bool:
+    # Addresses of two kinds are in no order.
+    if network.version != wide.version or network.prefixlen < wide.prefixlen:
+        return False
+    return network.network_address in wide
 
 
 def _follow(pattern: str, text: str, *, is_pattern: bool) -> bool:

@@ -1,12 +1,13 @@
-"""API key secrets: their form, their checksum and their digest.
+"""Secrets: how each that we hand out begins, and of API keys the form, checksum and digest.
 
-A secret is a four-character prefix, 30 base62 characters of randomness and 6 base62
+A key is a four-character prefix, 30 base62 characters of randomness and 6 base62
 characters of CRC32 over those 34, so a mistyped or cut secret is refused without a look-up
 and scanners can match it. The checksum proves nothing about who made it.
 Must not know which keys exist, nor where randomness comes from.
 """
 
 import hashlib
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,19 @@ class KeyKind(StrEnum):
 
 
 _PREFIXES = {KeyKind.INFERENCE: "bsk_", KeyKind.PROVISIONING: "bpk_", KeyKind.OPERATOR: "bok_"}
+# How tokens begin: of sessions, in letters, and of sign-ins that other services are to finish.
+REFRESH_PREFIX = "brt_"
+LINK_PREFIX = "blt_"
+FLOW_PREFIX = "bft_"
+_FORMS = {
+    **dict.fromkeys(_PREFIXES.values(), "[0-9A-Za-z]{36}"),
+    REFRESH_PREFIX: "[0-9a-f]{64}",
+    LINK_PREFIX: "[0-9a-f]{32}",
+    FLOW_PREFIX: "[0-9a-f]{64}",
+    # Access tokens are JWTs; whoever else's one is, it has no business where we blot.
+    "eyJ": r"[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}",
+}
+_SECRET = re.compile("|".join(f"(?<={prefix}){form}" for prefix, form in _FORMS.items()), re.ASCII)
 _KINDS = {prefix.encode(): kind for kind, prefix in _PREFIXES.items()}
 
 
@@ -84,6 +98,11 @@ def parse(text: str | bytes) -> KeyKind | None:
     v = _VALUES
     tail = v[a] * p + v[b] * q + v[c] * r + v[d] * s + v[e] * t + v[f]
     return kind if tail == zlib.crc32(raw[:_TAIL_START]) else None
+
+
+def blot(text: str) -> str:
+    """Return a text in which of our secrets, whatever kind, nothing but the beginning is left."""
+    return _SECRET.sub("…", text)
 
 
 def digest(secret: str | bytes) -> bytes:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from bursar.core import permissions, refusals
 from bursar.core.audit.events import ANYBODY, OPERATOR_LOG, Origin
 from bursar.core.errors import Forbidden, Unauthenticated, Unreadable
+from bursar.core.people import roles
 from bursar.core.people.roles import Action
 from bursar.core.permissions import Address, Network
 from bursar.core.refusals import Reason
@@ -26,7 +27,7 @@ from bursar.edge.cache import Cache
 from bursar.edge.gate import Gate
 from bursar.edge.pace import Pace
 from bursar.edge.query import Query
-from bursar.service import access, idempotency
+from bursar.service import access, grants, idempotency
 from bursar.service.access import (
     HostPrincipal,
     InferencePrincipal,
@@ -227,6 +228,8 @@ def default_action(method: str) -> Action:
 
 def _check_role(caller: Principal, action: Action) -> None:
     if isinstance(caller, ProvisioningPrincipal) and not caller.may(action):
+        if roles.may(caller.role, action):
+            raise grants.confined()
         message = "Your role in this account does not allow this."
         raise Forbidden("insufficient_role", message)
 

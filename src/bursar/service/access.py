@@ -81,7 +81,9 @@ class ProvisioningPrincipal(Principal):
         return self.session_seal or None
 
     def may(self, action: Action) -> bool:
-        """Whether the caller's role allows this."""
+        """Whether the caller's role allows this, and what confines their key, if anything does."""
+        if self.rights.is_confined and action not in roles.CONFINED:
+            return False
         return roles.may(self.role, action)
 
 
@@ -176,6 +178,7 @@ async def _admit(
         project_id=row.project_id,
         models=row.models,
         endpoints=row.endpoints,
+        networks=row.networks,
         expires_ms=row.expires_ms,
     )
     found = wanted(row.key_id, row.account_id, row.user_id, rights)

@@ -13,9 +13,9 @@ from bursar.core import permissions, text
 from bursar.core.audit.events import AuditAction, Values
 from bursar.core.errors import Conflict, NotFound
 from bursar.core.secrets import KeyKind
+from bursar.service import grants
 from bursar.service.access import Principal
 from bursar.service.audit import notes
-from bursar.service.keys import fields
 from bursar.service.keys.fields import UNCHANGED, Unchanged, clean_description
 from bursar.store import changes, keys
 from bursar.store.database import ReadTx, WriteTx
@@ -145,8 +145,8 @@ async def add_member(
     project = await get(tx, account_id=account_id, project_id=project_id)
     if await users.find_role(tx, account_id=account_id, user_id=user_id) is None:
         raise _not_found("user_id")
-    if not await fields.is_trusted(tx, account_id=account_id, by=by):
-        raise fields.exceeds("user_id")
+    if not await grants.is_trusted(tx, account_id=account_id, by=by):
+        raise grants.exceeds("user_id")
     members = await projects.list_members(tx, account_id=account_id, project_id=project_id)
     if len(members) >= MAX_MEMBERS:
         message = f"A project may have at most {MAX_MEMBERS} members."

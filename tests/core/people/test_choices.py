@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from itertools import pairwise
 
 import pytest
@@ -146,6 +147,24 @@ def test_length_counts_code_points_and_nothing_is_cut_off(password: str) -> None
 def test_the_list_has_more_than_the_three_thousand_that_are_asked_for() -> None:
     assert len(COMMON) > 3_000
     assert all(len(each) >= passwords.SHORTEST for each in COMMON)
+    assert all(each == each.lower() for each in COMMON)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *("987654321", "0987654321", "11111111", "88888888", "123123123", "12341234", "zzzzzzzz"),
+        *("1212121212", "abcdefgh", "asdfghjkl", "poiuytrewq", "23456789", "0123456789"),
+    ],
+)
+def test_what_needs_no_list_to_be_guessed_is_weak_too(password: str) -> None:
+    with pytest.raises(Invalid):
+        check(password)
+
+
+def test_the_list_has_the_terms_under_which_it_is_ours_beside_it() -> None:
+    terms = resources.files("bursar.adapters").joinpath("common_passwords.LICENSE.txt")
+    assert "Permission is hereby granted" in terms.read_text("utf-8")
 
 
 # ── Tokens ──────────────────────────────────────────────────────────────────────────────────────

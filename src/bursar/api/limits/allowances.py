@@ -128,6 +128,7 @@ async def set_limit(call: Call[ProvisioningPrincipal]) -> Response:
             model=model,
             limit=limit,
             soft=soft,
+            by=call.caller,
         )
 
     await call.plane.database.catch_up()
@@ -149,6 +150,7 @@ async def remove_limit(call: Call[ProvisioningPrincipal]) -> Response:
             resource=resource,
             window=window,
             model=model,
+            by=call.caller,
         )
 
     await call.plane.database.transact(effect)

@@ -1,15 +1,15 @@
 """Audit events: what is noted of a change, and who made it from where.
 
-Owns the one table of what can be noted, and that no API key gets into a note, whatever field
+Owns the one table of what can be noted, and that no secret of ours gets into a note, whatever field
 somebody has put it into. Must not know what a change consists of; its use case says so.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from bursar.core import secrets
 from bursar.core.errors import InvariantViolated
 
 # What belongs to no account: plans, prices, settings, and people who are nobody's.
@@ -17,7 +17,6 @@ OPERATOR_LOG: Final = 0
 # What JSON can say, by name; amounts of money and moments are texts.
 Values = Mapping[str, object]
 
-_SECRET: Final = re.compile(r"(b[spo]k_)[0-9A-Za-z]{36}", re.ASCII)
 _NEVER: Final = frozenset(("code", "hash", "password", "secret", "token"))
 
 
@@ -120,7 +119,7 @@ def find_changes(before: Values, after: Values) -> tuple[Values, Values]:
 
 
 def clean(values: Values | None) -> Values | None:
-    """Return what may be noted of these values: API keys in them are blotted out.
+    """Return what may be noted of these values: our secrets in them are blotted out.
 
     Raises InvariantViolated for a name that says that its value is a secret.
     """
@@ -134,8 +133,8 @@ def clean(values: Values | None) -> Values | None:
 
 
 def blot(text: str) -> str:
-    """Return a text with its API keys blotted out."""
-    return _SECRET.sub(r"\1…", text)
+    """Return a text with its secrets blotted out."""
+    return secrets.blot(text)
 
 
 def _blot(value: object) -> object:

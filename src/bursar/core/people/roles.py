@@ -24,7 +24,8 @@ class Action(StrEnum):
     READ = "read"  # look at everything of the account but secrets, which nobody can
     OWN_PROFILE = "own_profile"  # one's own name, password, second factor and sessions
     OWN_KEYS = "own_keys"  # make, rotate and delete keys of one's own
-    MANAGE = "manage"  # everybody's keys, limits and projects
+    MANAGE = "manage"  # everybody's keys and limits
+    PROJECTS = "projects"  # make, change and delete projects, and say who belongs to them
     PEOPLE = "people"  # invite, change and remove people, up to one's own role
     AUDIT = "audit"  # look at who changed what, and from where
     OWNERS = "owners"  # make owners, and change or remove them
@@ -32,7 +33,7 @@ class Action(StrEnum):
 
 _VIEWER: Final = frozenset((Action.READ, Action.OWN_PROFILE))
 _MEMBER: Final = _VIEWER | {Action.OWN_KEYS}
-_ADMIN: Final = _MEMBER | {Action.MANAGE, Action.PEOPLE, Action.AUDIT}
+_ADMIN: Final = _MEMBER | {Action.MANAGE, Action.PROJECTS, Action.PEOPLE, Action.AUDIT}
 _OWNER: Final = _ADMIN | {Action.OWNERS}
 
 ACTIONS: Final[Mapping[Role, frozenset[Action]]] = {
@@ -41,6 +42,9 @@ ACTIONS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.MEMBER: _MEMBER,
     Role.VIEWER: _VIEWER,
 }
+# What a key that is confined may still do, as far as its role goes: nothing that gives somebody
+# rights which the key itself has not.
+CONFINED: Final = _MEMBER | {Action.MANAGE, Action.AUDIT}
 
 
 def may(role: Role, action: Action) -> bool:

@@ -12,12 +12,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from bursar.core.secrets import LINK_PREFIX, REFRESH_PREFIX
+
 HALF_BYTES: Final = 16
 LINK_BYTES: Final = 16
 CODE_BYTES: Final = 15
 CODES: Final = 10
-_REFRESH: Final = re.compile(r"brt_([0-9a-f]{32})([0-9a-f]{32})", re.ASCII)
-_LINK: Final = re.compile(r"blt_[0-9a-f]{32}", re.ASCII)
+_REFRESH: Final = re.compile(rf"{REFRESH_PREFIX}([0-9a-f]{{32}})([0-9a-f]{{32}})", re.ASCII)
+_LINK: Final = re.compile(rf"{LINK_PREFIX}[0-9a-f]{{32}}", re.ASCII)
 _RECOVERY: Final = re.compile(r"[a-z2-7]{24}", re.ASCII)
 _GROUP: Final = 6
 
@@ -32,7 +34,7 @@ class RefreshToken:
     @property
     def text(self) -> str:
         """The token as it is handed out."""
-        return f"brt_{self.family.hex()}{self.turn.hex()}"
+        return f"{REFRESH_PREFIX}{self.family.hex()}{self.turn.hex()}"
 
     @property
     def family_hash(self) -> bytes:
@@ -62,7 +64,7 @@ def parse_refresh(text: str) -> RefreshToken | None:
 
 def make_link(random_bytes: bytes) -> str:
     """Return the token of a link that is sent by mail."""
-    return f"blt_{random_bytes.hex()}"
+    return f"{LINK_PREFIX}{random_bytes.hex()}"
 
 
 def link_digest(text: str) -> bytes | None:

@@ -4,14 +4,14 @@ Owns their shapes. A user whom Cerevox makes is somebody whom we invite: their i
 invitation's (`inv_7`) until they have accepted, and then their own. Must not know rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from bursar.core.errors import Invalid, NotFound
 from bursar.core.people import emails
-from bursar.core.people.roles import Role
+from bursar.core.people.roles import Action, Role
 from bursar.edge.body import Model, check
 from bursar.edge.calls import Call, carry_out, reply
 from bursar.edge.fields import find_id, format_moment
@@ -55,14 +55,17 @@ class DeletionFields(Model):
 
 
 async def list_users(call: Call[ProvisioningPrincipal]) -> Response:
-    """Everybody in the account, and everybody who is invited, oldest first."""
+    """Everybody in the account and, for who may invite, everybody who is invited, oldest first."""
     account_id = call.caller.account_id
     async with call.plane.database.read() as tx:
         last_used = await members.list_last_used(tx, account_id=account_id)
         found = await members.list_members(
             tx, account_id=account_id, after_id=0, limit=members.MOST
         )
-        invited = await invitations.list_open(tx, account_id=account_id, now_ms=call.plane.now_ms())
+        invited: Sequence[InvitationRow] = ()
+        if call.caller.may(Action.PEOPLE):
+            now_ms = call.plane.now_ms()
+            invited = await invitations.list_open(tx, account_id=account_id, now_ms=now_ms)
     users = [_member(row, last_used) for row in found]
     return reply({"users": [*users, *map(_invitation, invited)]})
 
@@ -161,9 +164,10 @@ async def _find(tx: ReadTx, call: Call[ProvisioningPrincipal]) -> MemberRow | In
     """The user whom the path names: a member, or somebody who is invited."""
     asked, account_id = call.path["user_id"], call.caller.account_id
     number = find_id(asked.removeprefix(_INVITED))
-    if number is None:
+    is_invited = asked.startswith(_INVITED)
+    if number is None or (is_invited and not call.caller.may(Action.PEOPLE)):
         raise NotFound("not_found", "There is nothing here, or it is not yours.")
-    if not asked.startswith(_INVITED):
+    if not is_invited:
         return await members.get(tx, account_id=account_id, user_id=number)
     return await invitations.get_open(
         tx, account_id=account_id, invitation_id=number, now_ms=call.plane.now_ms()

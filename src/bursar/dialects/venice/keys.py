@@ -154,7 +154,7 @@ async def create(call: Call[ProvisioningPrincipal]) -> Response:
                 by=caller,
             )
             if limit is not None and not is_lifelong:
-                await _set_limit(tx, made.key, _PERIODS[period], limit)
+                await _set_limit(tx, made.key, _PERIODS[period], limit, by=caller)
         row = made.key
         view = await _view(tx, account_id=row.account_id, rows=[row], now_ms=tx.now_ms)
         shown = _shape(view[0])
@@ -183,7 +183,7 @@ async def update(call: Call[ProvisioningPrincipal]) -> Response:
         with _named():
             # Allowances are locked before keys, here as everywhere.
             if given & {"consumption_limit", "limit_period"}:
-                await _change_limit(tx, row, changed)
+                await _change_limit(tx, row, changed, by=caller)
             after = await keys.update(
                 tx,
                 account_id=caller.account_id,
@@ -225,7 +225,9 @@ async def _view(
     return await views.view(tx, account_id=account_id, rows=rows, now_ms=now_ms)
 
 
-async def _change_limit(tx: WriteTx, row: KeyRow, changed: KeyFields) -> None:
+async def _change_limit(
+    tx: WriteTx, row: KeyRow, changed: KeyFields, *, by: ProvisioningPrincipal
+) -> None:
     """Set the limit that Venice knows; in another period, it moves there."""
     if row.kind != KeyKind.INFERENCE:
         message = "An ADMIN key spends nothing, so it has no limit."
@@ -249,12 +251,14 @@ async def _change_limit(tx: WriteTx, row: KeyRow, changed: KeyFields) -> None:
     for window in sorted(steps):
         amount = steps[window]
         if amount is None:
-            await _lift_limit(tx, row, window)
+            await _lift_limit(tx, row, window, by=by)
         else:
-            await _set_limit(tx, row, window, amount)
+            await _set_limit(tx, row, window, amount, by=by)
 
 
-async def _set_limit(tx: WriteTx, row: KeyRow, window: Window, limit_nanos: int) -> None:
+async def _set_limit(
+    tx: WriteTx, row: KeyRow, window: Window, limit_nanos: int, *, by: ProvisioningPrincipal
+) -> None:
     await allowances.set_limit(
         tx,
         account_id=row.account_id,
@@ -264,10 +268,13 @@ async def _set_limit(tx: WriteTx, row: KeyRow, window: Window, limit_nanos: int)
         model="",
         limit=limit_nanos,
         soft=None,
+        by=by,
     )
 
 
-async def _lift_limit(tx: WriteTx, row: KeyRow, window: Window) -> None:
+async def _lift_limit(
+    tx: WriteTx, row: KeyRow, window: Window, *, by: ProvisioningPrincipal
+) -> None:
     await allowances.remove_limit(
         tx,
         account_id=row.account_id,
@@ -275,6 +282,7 @@ async def _lift_limit(tx: WriteTx, row: KeyRow, window: Window) -> None:
         resource=Resource.COST,
         window=window,
         model="",
+        by=by,
     )
 
 
@@ -285,7 +293,7 @@ def _settings(own: Rights, networks: Sequence[str] | None) -> KeySettings:
         environment=own.environment,
         models=own.models,
         endpoints=own.endpoints,
-        networks=networks or None,
+        networks=networks or own.networks,
     )
 
 

@@ -18,6 +18,7 @@ from bursar.store import audit
 from bursar.store.database import WriteTx
 from bursar.store.keys import KeyRow
 from bursar.store.limits.plans import PlanLimit
+from bursar.store.people import members
 from bursar.store.people.members import MemberRow
 from bursar.store.tenants.accounts import AccountRow
 from bursar.store.tenants.projects import ProjectRow
@@ -58,17 +59,32 @@ def note(
     )
 
 
-def note_own(
+async def note_of_person(
     tx: WriteTx,
     *,
+    user_id: int,
     action: AuditAction,
     target: str,
     before: Values | None = None,
     after: Values | None = None,
+    actor: str | None = None,
 ) -> None:
-    """Note what somebody did with what is theirs, in the account that they act in."""
-    account_id = tx.origin.account_id
-    note(tx, account_id=account_id, action=action, target=target, before=before, after=after)
+    """Note what becomes of somebody, wherever they act, in every account that they belong to.
+
+    It is the same person, password and second factor in all of them. Of who belongs to none it is
+    noted where it is done.
+    """
+    own = {row.account_id for row in await members.list_memberships(tx, user_id=user_id)}
+    for account_id in sorted(own or {tx.origin.account_id}):
+        note(
+            tx,
+            account_id=account_id,
+            action=action,
+            target=target,
+            before=before,
+            after=after,
+            actor=actor,
+        )
 
 
 def of_account(row: AccountRow) -> Values:

@@ -7,12 +7,13 @@ nobody. Must not know why somebody is refused.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from bursar.adapters.vault import Vault
 from bursar.core.audit.events import OPERATOR_LOG, AuditAction
-from bursar.core.errors import RateRefused, Unauthenticated
+from bursar.core.errors import Forbidden, RateRefused, Unauthenticated
 from bursar.core.people import emails
 from bursar.core.permissions import Address
 from bursar.service.audit import notes
@@ -26,6 +27,13 @@ _HOUR_MS: Final = 3_600_000
 _NOBODY: Final = 0
 
 
+@dataclass(slots=True)
+class About:
+    """Whom a sign-in is about: what they say that they are, or what turns out; "" for nobody."""
+
+    email: str
+
+
 @asynccontextmanager
 async def noted(
     database: Database,
@@ -34,18 +42,19 @@ async def noted(
     vault: Vault,
     email: str,
     address: Address | None,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[About]:
     """Note that somebody is refused in the block, in a transaction of its own.
 
-    `email` is what they say that they are, or "" where they do not say it.
+    `email` is what they say that they are, or "" where they do not say it; the block may set it.
     """
+    about = About(email)
     try:
-        yield
-    except (Unauthenticated, RateRefused) as refused:
+        yield about
+    except (Unauthenticated, Forbidden, RateRefused) as refused:
         work = partial(
             _note_refusal,
             vault=vault,
-            email=emails.find_email(email) or "",
+            email=emails.find_email(about.email) or "",
             place=throttles.place(address),
             reason=refused.code,
         )

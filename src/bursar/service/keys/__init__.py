@@ -7,11 +7,12 @@ it. Must not know how a secret is presented (that is `access`); the rules of fie
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bursar.core import secrets
+from bursar.core import permissions, secrets
 from bursar.core.audit.events import AuditAction
 from bursar.core.errors import BursarError, Conflict, Invalid, NotFound
-from bursar.core.permissions import Rights
+from bursar.core.permissions import CONFINEMENTS, Rights
 from bursar.core.secrets import KeyKind
+from bursar.service import grants
 from bursar.service.access import Principal
 from bursar.service.audit import notes
 from bursar.service.keys import fields
@@ -19,7 +20,7 @@ from bursar.service.keys.fields import UNCHANGED, KeyChange, KeySettings, Unchan
 from bursar.service.limits import allowances as limits
 from bursar.store import changes, keys
 from bursar.store.database import ReadTx, WriteTx
-from bursar.store.keys import KeyFilter, KeyRow, KeyValues, SecretRow
+from bursar.store.keys import KeyFilter, KeyRow, KeyValues, SecretRow, decode_list
 from bursar.store.limits import allowances
 
 __all__ = [
@@ -184,7 +185,7 @@ async def update(
         raise Conflict("key_leaked", message)
     if not isinstance(change.project_id, Unchanged):
         project_id = change.project_id
-        await fields.check_project(tx, account_id=account_id, by=by, project_id=project_id)
+        await grants.require_project(tx, account_id=account_id, by=by, project_id=project_id)
     limit = change.credit_limit_nanos
     if not isinstance(limit, Unchanged):
         fields.check_limit(limit)
@@ -193,7 +194,7 @@ async def update(
         await keys.update_key(tx, account_id=account_id, key_id=key_id, values=values)
         tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
     after = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
-    fields.check_rights(by, fields.rights_of(after), only=_touched(values))
+    _require_change(by, before, after, values, change)
     notes.note(
         tx,
         account_id=account_id,
@@ -226,8 +227,8 @@ async def rotate(
         message = f"A grace period has 0 to {MAX_GRACE_S} seconds."
         raise Invalid("invalid_value", message, param="grace_s")
     before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
-    await fields.require_own(tx, by=by, row=before)
-    fields.check_rights(by, fields.rights_of(before))
+    await grants.require_own(tx, by=by, row=before)
+    grants.require_rights(by, grants.rights_of(before))
     secret, stored = _mint(kind, random_bytes)
     await keys.rotate_key(
         tx,
@@ -264,7 +265,7 @@ async def delete(
     """
     before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     if by is not None:
-        await fields.require_own(tx, by=by, row=before)
+        await grants.require_own(tx, by=by, row=before)
     if not await keys.delete_key(tx, account_id=account_id, key_id=key_id, kind=kind):
         raise _not_found()
     tx.announce(changes.KEY, account_id=account_id, subject=str(key_id))
@@ -300,10 +301,10 @@ async def _make(
     )
     values["user_id"] = wanted.user_id
     fields.check_limit(limit)
-    await fields.check_user(tx, account_id=account_id, by=by, user_id=wanted.user_id)
+    await grants.require_user(tx, account_id=account_id, by=by, user_id=wanted.user_id)
     project_id = settings.project_id
-    await fields.check_project(tx, account_id=account_id, by=by, project_id=project_id)
-    fields.check_rights(by, _wanted_rights(wanted))
+    await grants.require_project(tx, account_id=account_id, by=by, project_id=project_id)
+    grants.require_rights(by, _rights(values))
     secret, stored = _mint(kind, random_bytes)
     key_id = await keys.insert_key(
         tx, account_id=account_id, kind=kind, secret=stored, values=values
@@ -324,15 +325,32 @@ async def _make(
     return NewKey(made, secret)
 
 
-def _wanted_rights(wanted: Wanted) -> Rights:
-    settings = wanted.settings
+def _rights(values: KeyValues) -> Rights:
     return Rights(
-        environment=settings.environment,
-        project_id=settings.project_id,
-        models=None if settings.models is None else tuple(settings.models),
-        endpoints=None if settings.endpoints is None else tuple(settings.endpoints),
-        expires_ms=wanted.expires_ms,
+        environment=values["environment"],
+        project_id=values["project_id"],
+        models=decode_list(values["models"]),
+        endpoints=decode_list(values["endpoints"]),
+        networks=decode_list(values["networks"]),
+        expires_ms=values["expires_ms"],
     )
+
+
+def _require_change(
+    by: Principal | None, before: KeyRow, after: KeyRow, values: KeyValues, change: KeyChange
+) -> None:
+    """Require that nothing is given by a change which the caller has not.
+
+    A key that may do more than the caller can be named, confined and disabled by them. It is not
+    let into anything, nor given anything to spend.
+    """
+    own, given = grants.rights_of(before), grants.rights_of(after)
+    asked = _touched(values)
+    is_wider = permissions.find_excess(own, given) is not None
+    is_limited = not isinstance(change.credit_limit_nanos, Unchanged)
+    if is_wider or is_limited or change.is_enabled:
+        asked |= CONFINEMENTS
+    grants.require_rights(by, given, only=asked)
 
 
 def _mint(kind: KeyKind, random_bytes: Callable[[int], bytes]) -> tuple[str, SecretRow]:

@@ -1,26 +1,21 @@
-"""What people may set on a key: each field's rule, and what a caller may pass on.
+"""What people may set on a key: each field's rule.
 
-Owns the step from what was given to what is stored. Must not know secrets or limits.
+Owns the step from what was given to what is stored. Must not know secrets, limits, nor who asks.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, cast
 
 from bursar.core import permissions, text
-from bursar.core.errors import Forbidden, Invalid, NotFound
-from bursar.core.permissions import ENDPOINTS, MOST_LABELS, Environment, Rights
-from bursar.service.access import Principal
-from bursar.store.database import WriteTx
-from bursar.store.keys import KeyRow, KeyValues, encode_list
-from bursar.store.tenants import projects, users
+from bursar.core.errors import Invalid
+from bursar.core.permissions import ENDPOINTS, MOST_LABELS, Environment
+from bursar.store.keys import KeyValues, encode_list
 
 _MAX_LIFETIME_MS: Final = 100 * 365 * 86_400_000
 _DESCRIPTION_LENGTH: Final = 1_000
 _MOST_ITEMS: Final = 100
-# Who may do things for others; everybody else only for themselves.
-_TRUSTED_ROLES: Final = frozenset(("owner", "admin"))
 
 
 class Unchanged(Enum):
@@ -129,97 +124,6 @@ def clean_description(value: str) -> str:
     if not value.strip():
         return ""
     return text.clean_name(value, max_len=_DESCRIPTION_LENGTH, param="description")
-
-
-def rights_of(row: KeyRow) -> Rights:
-    """What a key may do."""
-    return Rights(
-        environment=row.environment,
-        project_id=row.project_id,
-        models=row.models,
-        endpoints=row.endpoints,
-        expires_ms=row.expires_ms,
-    )
-
-
-def check_rights(
-    by: Principal | None, given: Rights, *, only: Collection[str] | None = None
-) -> None:
-    """Raise Forbidden (`exceeds_own_rights`) where a key would get more than its maker has.
-
-    In these fields, or in any. Nobody (`by` None) is the operator, who has everything.
-    """
-    excess = None if by is None else permissions.find_excess(by.rights, given, only=only)
-    if excess is not None:
-        raise exceeds(excess)
-
-
-async def check_user(
-    tx: WriteTx, *, account_id: int, by: Principal | None, user_id: int | None
-) -> None:
-    """Require that the user is the account's, and the caller's to make a key for.
-
-    Owners and admins make keys for any member and for nobody in particular, everybody else for
-    themselves. Raises NotFound, and Forbidden (`exceeds_own_rights`).
-    """
-    if by is not None and user_id == by.user_id:
-        return
-    if user_id is not None:
-        if await users.find_role(tx, account_id=account_id, user_id=user_id) is None:
-            raise _unknown("user_id")
-    if not await is_trusted(tx, account_id=account_id, by=by):
-        raise exceeds("user_id")
-
-
-async def check_project(
-    tx: WriteTx, *, account_id: int, by: Principal | None, project_id: int | None
-) -> None:
-    """Require that the project is the account's, and the caller's to put a key into.
-
-    Owners and admins do so with any project, everybody else with those that they belong to. Raises
-    NotFound, and Forbidden (`exceeds_own_rights`).
-    """
-    if project_id is None:
-        return
-    if not await projects.lock_project(tx, account_id=account_id, project_id=project_id):
-        raise _unknown("project_id")
-    if await is_trusted(tx, account_id=account_id, by=by):
-        return
-    user_id = 0 if by is None or by.user_id is None else by.user_id
-    if not await projects.is_member(
-        tx, account_id=account_id, project_id=project_id, user_id=user_id
-    ):
-        raise exceeds("project_id")
-
-
-async def require_own(tx: WriteTx, *, by: Principal | None, row: KeyRow) -> None:
-    """Require that the key is the caller's, or the caller one who may do things for others.
-
-    Raises Forbidden (`insufficient_role`).
-    """
-    if by is not None and by.user_id is not None and row.user_id == by.user_id:
-        return
-    if not await is_trusted(tx, account_id=row.account_id, by=by):
-        message = "Your role in this account allows this for your own keys only."
-        raise Forbidden("insufficient_role", message)
-
-
-async def is_trusted(tx: WriteTx, *, account_id: int, by: Principal | None) -> bool:
-    """Whether the caller may do things for others: owners, admins, and keys that act for nobody."""
-    if by is None or by.user_id is None:
-        return True
-    role = await users.find_role(tx, account_id=account_id, user_id=by.user_id)
-    return role in _TRUSTED_ROLES
-
-
-def exceeds(param: str) -> Forbidden:
-    """The refusal of giving a key more than its maker has."""
-    message = "A key cannot be given more than the key that asks for it has."
-    return Forbidden("exceeds_own_rights", message, param=param)
-
-
-def _unknown(param: str) -> NotFound:
-    return NotFound("not_found", "There is nothing here, or it is not yours.", param=param)
 
 
 def _labels(value: Mapping[str, str] | None) -> str | None:

@@ -15,6 +15,8 @@ from bursar.core.audit.events import AuditAction
 from bursar.core.errors import Conflict, Invalid, InvariantViolated, NotFound
 from bursar.core.secrets import KeyKind
 from bursar.core.windows import Window
+from bursar.service import grants
+from bursar.service.access import Principal
 from bursar.service.audit import notes
 from bursar.service.limits import rules
 from bursar.service.limits.rules import Scope
@@ -109,12 +111,14 @@ async def set_limit(
     model: str,
     limit: int | None,
     soft: int | None,
+    by: Principal | None = None,
 ) -> Limit:
     """Set one limit of the account's own, hard (`limit`), soft or both, and return it.
 
     What is used and leased stays. Without a hard limit it is the plan's bound, if there is one.
     Raises Invalid for what no limit can be, and above the bound (`limit_above_bound`), NotFound for
-    the scope, and Conflict (`too_many_limits`).
+    the scope, Forbidden (`confined_key`, `exceeds_own_rights`) where it is not for `by` to say, and
+    Conflict (`too_many_limits`).
     """
     if limit is None and soft is None:
         message = "Give a limit, a soft limit or both. To lift one, delete it."
@@ -124,6 +128,7 @@ async def set_limit(
     ref = AllowanceRef(account_id, scope.name, resource.value, window.value, model)
     line = await _hold_line(tx, ref=ref, kind=scope.kind)
     await require_scope(tx, account_id=account_id, scope=scope)
+    await grants.require_limits_of(tx, account_id=account_id, by=by, scope=scope.name)
     found = await allowances.find_limit(tx, ref=ref)
     if found is None or not allowances.is_set(found) or found.origin == PLAN:
         await _require_room(tx, ref=ref)
@@ -148,14 +153,16 @@ async def remove_limit(
     resource: Resource,
     window: Window,
     model: str,
+    by: Principal | None = None,
 ) -> None:
     """Lift a limit of the account's own: what its plan gives counts again, if it gives any.
 
-    Raises NotFound where nobody has set one.
+    Raises NotFound where nobody has set one, and Forbidden as of `set_limit`.
     """
     ref = AllowanceRef(account_id, scope.name, resource.value, window.value, model)
     line = await _hold_line(tx, ref=ref, kind=scope.kind)
     await require_scope(tx, account_id=account_id, scope=scope)
+    await grants.require_limits_of(tx, account_id=account_id, by=by, scope=scope.name)
     found = await allowances.find_limit(tx, ref=ref)
     if found is None or not allowances.is_set(found) or found.origin == PLAN:
         raise NotFound("not_found", "There is no such limit of your own.")

@@ -121,8 +121,12 @@ async def finish(
         transports=" ".join(made.transports),
         is_synced=made.is_synced,
     )
-    notes.note_own(
-        tx, action=AuditAction.PASSKEY_ADD, target=f"passkey:{row.id}", after={"name": clean}
+    await notes.note_of_person(
+        tx,
+        user_id=user_id,
+        action=AuditAction.PASSKEY_ADD,
+        target=f"passkey:{row.id}",
+        after={"name": clean},
     )
     return Made(row, codes)
 
@@ -132,8 +136,9 @@ async def rename(tx: WriteTx, *, user_id: int, passkey_id: int, name: str) -> Pa
     before = await get_own(tx, user_id=user_id, passkey_id=passkey_id)
     clean = text.clean_name(name, max_len=100)
     await passkeys.rename_passkey(tx, passkey_id=passkey_id, name=clean)
-    notes.note_own(
+    await notes.note_of_person(
         tx,
+        user_id=user_id,
         action=AuditAction.PASSKEY_UPDATE,
         target=f"passkey:{passkey_id}",
         before={"name": before.name},
@@ -154,8 +159,9 @@ async def remove(tx: WriteTx, *, user_id: int, passkey_id: int) -> None:
     """Forget a passkey; with the last second factor, recovery codes go too. Raises NotFound."""
     before = await get_own(tx, user_id=user_id, passkey_id=passkey_id)
     await passkeys.delete_passkey(tx, user_id=user_id, passkey_id=passkey_id)
-    notes.note_own(
+    await notes.note_of_person(
         tx,
+        user_id=user_id,
         action=AuditAction.PASSKEY_REMOVE,
         target=f"passkey:{passkey_id}",
         before={"name": before.name},

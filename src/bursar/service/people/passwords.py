@@ -44,7 +44,8 @@ async def change(
         await sign_in.hold(tx, proven.user, session_id=session_id)
         await throttles.forgive(tx, proven.buckets, wholly=True)
         await _replace(tx, user_id=proven.user.id, password_hash=fresh, but=session_id)
-        notes.note_own(tx, action=AuditAction.PASSWORD_CHANGE, target=f"user:{proven.user.id}")
+        user_id, action = proven.user.id, AuditAction.PASSWORD_CHANGE
+        await notes.note_of_person(tx, user_id=user_id, action=action, target=f"user:{user_id}")
 
     async with gate.enter():
         await database.transact(finish)
@@ -111,15 +112,13 @@ async def reset(database: Database, *, token: str, new: str, people: People, gat
         if current.email != taken.email or current.disabled_ms is not None:
             return False
         await _replace(tx, user_id=user.id, password_hash=fresh, but=None)
-        # It is the same password in all their accounts.
-        for member in await members.list_memberships(tx, user_id=user.id):
-            notes.note(
-                tx,
-                account_id=member.account_id,
-                action=AuditAction.PASSWORD_RESET,
-                target=f"user:{user.id}",
-                actor=f"user:{user.id}",
-            )
+        await notes.note_of_person(
+            tx,
+            user_id=user.id,
+            action=AuditAction.PASSWORD_RESET,
+            target=f"user:{user.id}",
+            actor=f"user:{user.id}",
+        )
         return True
 
     async with gate.enter():

@@ -71,7 +71,9 @@ async def begin(tx: WriteTx, *, people: People, user_id: int, email: str) -> Enr
     secret = base64.b32encode(people.random_bytes(totp.SECRET_BYTES)).decode()
     sealed = people.vault.seal(secret.encode(), purpose=_PURPOSE, about=str(user_id))
     await factors.replace_factor(tx, user_id=user_id, sealed_secret=sealed)
-    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_BEGIN, target=f"user:{user_id}")
+    await notes.note_of_person(
+        tx, user_id=user_id, action=AuditAction.SECOND_FACTOR_BEGIN, target=f"user:{user_id}"
+    )
     return Enrolment(secret, totp.address(secret, email=email, issuer=_ISSUER))
 
 
@@ -93,7 +95,9 @@ async def confirm(
     if refused is not None:
         return refused
     await factors.confirm_factor(tx, user_id=user_id)
-    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_CONFIRM, target=f"user:{user_id}")
+    await notes.note_of_person(
+        tx, user_id=user_id, action=AuditAction.SECOND_FACTOR_CONFIRM, target=f"user:{user_id}"
+    )
     return await renew_codes(tx, people=people, user_id=user_id)
 
 
@@ -104,14 +108,18 @@ async def renew_codes(tx: WriteTx, *, people: People, user_id: int) -> list[str]
     ]
     hashes = [found for found in map(forms.recovery_digest, codes) if found is not None]
     await factors.replace_codes(tx, user_id=user_id, code_hashes=hashes)
-    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_RENEW_CODES, target=f"user:{user_id}")
+    await notes.note_of_person(
+        tx, user_id=user_id, action=AuditAction.SECOND_FACTOR_RENEW_CODES, target=f"user:{user_id}"
+    )
     return codes
 
 
 async def remove(tx: WriteTx, *, user_id: int) -> None:
     """Have somebody sign in without codes by the clock from now on; passkeys stay."""
     await factors.delete_factor(tx, user_id=user_id)
-    notes.note_own(tx, action=AuditAction.SECOND_FACTOR_REMOVE, target=f"user:{user_id}")
+    await notes.note_of_person(
+        tx, user_id=user_id, action=AuditAction.SECOND_FACTOR_REMOVE, target=f"user:{user_id}"
+    )
     await forget_codes_of_none(tx, user_id=user_id)
 
 

@@ -150,7 +150,13 @@ async def end_all(tx: WriteTx, *, user_id: int) -> int:
     """End every session of a person, in every account; how many they were."""
     ended = await sessions.end(tx, user_id=user_id)
     before = {"sessions": ended}
-    notes.note_own(tx, action=AuditAction.SESSION_END_ALL, target=f"user:{user_id}", before=before)
+    await notes.note_of_person(
+        tx,
+        user_id=user_id,
+        action=AuditAction.SESSION_END_ALL,
+        target=f"user:{user_id}",
+        before=before,
+    )
     return ended
 
 

@@ -281,7 +281,7 @@ async def prove_first_again(
 
 def _noted(
     database: Database, attempt: Attempt, *, people: People, gate: Gate
-) -> AbstractAsyncContextManager[None]:
+) -> AbstractAsyncContextManager[refusals.About]:
     email, address = attempt.email, attempt.address
     return refusals.noted(database, gate.enter, vault=people.vault, email=email, address=address)
 

@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 from bursar.adapters.oidc import Identity, Return
 from bursar.adapters.passkeys import Credential
 from bursar.core.errors import BursarError, Conflict, Invalid, Unauthenticated
+from bursar.core.secrets import FLOW_PREFIX
 from bursar.service.audit import refusals
 from bursar.service.people import challenges, proofs, sessions, sign_in, throttles
 from bursar.service.people.ports import People
 from bursar.service.people.sessions import SignedIn
 from bursar.service.people.sign_in import Gate, Whereabouts
 from bursar.service.sso import persons, roles
+from bursar.service.sso.persons import Found
 from bursar.service.sso.ports import Provider
 from bursar.store.database import Database, WriteTx
 from bursar.store.people.identities import IdentityRow
@@ -30,7 +32,7 @@ LIFETIME_MS: Final = 10 * 60_000
 _BYTES: Final = 32
 _SENT: Final = "sign-in service"
 _PROVEN: Final = "sign-in service, second factor"
-_FORM: Final = re.compile(r"bft_([0-9a-f]{64})", re.ASCII)
+_FORM: Final = re.compile(rf"{FLOW_PREFIX}([0-9a-f]{{64}})", re.ASCII)
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
@@ -105,7 +107,7 @@ async def start(
         )
 
     expires_ms = await sign_in.in_turn(database, gate, work)
-    return Started(url, f"bft_{flow.hex()}", expires_ms)
+    return Started(url, f"{FLOW_PREFIX}{flow.hex()}", expires_ms)
 
 
 async def finish(
@@ -118,15 +120,24 @@ async def finish(
     Forbidden (`sso_no_access`), RateRefused and Unavailable (`provider_unavailable`).
     """
     address = wanted.where.address
-    async with refusals.noted(database, gate.enter, vault=people.vault, email="", address=address):
+    noted = refusals.noted(database, gate.enter, vault=people.vault, email="", address=address)
+    async with noted as about:
         flow = _check_state(back)
         provider, identity = await _hear(
             database, flow, back, where=wanted.where, people=people, gate=gate, user_id=None
         )
 
         async def work(tx: WriteTx) -> SignedIn | BursarError:
+            found = await persons.find(tx, provider=provider, identity=identity)
+            about.email = found.known_email
             return await _enter(
-                tx, flow=flow, provider=provider, identity=identity, wanted=wanted, people=people
+                tx,
+                flow=flow,
+                provider=provider,
+                identity=identity,
+                found=found,
+                wanted=wanted,
+                people=people,
             )
 
         try:
@@ -178,12 +189,12 @@ async def _enter(
     flow: bytes,
     provider: Provider,
     identity: Identity,
+    found: Found,
     wanted: Wanted,
     people: People,
 ) -> SignedIn | BursarError:
     """A session of whom the service means, once everything about them is settled."""
     address = wanted.where.address
-    found = await persons.find(tx, provider=provider, identity=identity)
     if found.user is not None and found.user.disabled_ms is not None:
         return persons.no_access()
     if found.user is not None and not provider.counts_as_two:

@@ -30,6 +30,11 @@ class Found:
     row: IdentityRow | None
     email: str
 
+    @property
+    def known_email(self) -> str:
+        """The address by which they are known here, if they are."""
+        return self.email if self.user is None else self.user.email
+
 
 async def find(tx: ReadTx, *, provider: Provider, identity: Identity) -> Found:
     """Return who somebody is; nobody where the service may not speak for their address."""
@@ -78,9 +83,9 @@ async def link(tx: WriteTx, *, provider: Provider, identity: Identity, user_id: 
         provider=provider.name,
         email=emails.find_email(identity.email) or "",
     )
-    notes.note(
+    await notes.note_of_person(
         tx,
-        account_id=tx.origin.account_id,
+        user_id=user_id,
         action=AuditAction.IDENTITY_LINK,
         target=f"user:{user_id}",
         after={"provider": provider.name, "email": row.email},
@@ -118,7 +123,7 @@ async def unlink(tx: WriteTx, *, user_id: int, identity_id: int) -> None:
     await identities.delete_identity(tx, user_id=user_id, identity_id=identity_id)
     gone = {"provider": row.provider, "email": row.email}
     action, target = AuditAction.IDENTITY_UNLINK, f"user:{user_id}"
-    notes.note_own(tx, action=action, target=target, before=gone)
+    await notes.note_of_person(tx, user_id=user_id, action=action, target=target, before=gone)
 
 
 def no_access() -> Forbidden:

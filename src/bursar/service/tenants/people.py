@@ -66,7 +66,7 @@ async def set_enabled(tx: WriteTx, *, user_id: int, is_enabled: bool) -> Person:
     await members.set_user_enabled(tx, user_id=user_id, is_enabled=is_enabled)
     if not is_enabled:
         await sessions.end(tx, user_id=user_id)
-    _note(tx, AuditAction.USER_UPDATE, user_id, {"is_enabled": not is_enabled}, is_enabled)
+    await _note(tx, AuditAction.USER_UPDATE, user_id, {"is_enabled": not is_enabled}, is_enabled)
     return await get(tx, user_id=user_id)
 
 
@@ -74,7 +74,7 @@ async def sign_out(tx: WriteTx, *, user_id: int) -> int:
     """End every session of somebody, in every account; how many they were. Raises NotFound."""
     await get(tx, user_id=user_id)
     ended = await sessions.end(tx, user_id=user_id)
-    _note(tx, AuditAction.SESSION_END_ALL, user_id, {"sessions": ended})
+    await _note(tx, AuditAction.SESSION_END_ALL, user_id, {"sessions": ended})
     return ended
 
 
@@ -88,15 +88,20 @@ async def act_in(
     )
 
 
-def _note(
+async def _note(
     tx: WriteTx,
     action: AuditAction,
     user_id: int,
     before: Mapping[str, int],
     is_enabled: bool | None = None,
 ) -> None:
+    """In the operator's log, and in those of the accounts that the person belongs to."""
     after = None if is_enabled is None else {"is_enabled": is_enabled}
     target = f"user:{user_id}"
     notes.note(
         tx, account_id=OPERATOR_LOG, action=action, target=target, before=before, after=after
     )
+    if await members.list_memberships(tx, user_id=user_id):
+        await notes.note_of_person(
+            tx, user_id=user_id, action=action, target=target, before=before, after=after
+        )
