@@ -74,6 +74,12 @@ async def find_session(tx: ReadTx, *, session_id: int) -> SessionRow | None:
     return None if row is None else _session(row)
 
 
+async def find_family(tx: ReadTx, *, family_hash: bytes) -> SessionRow | None:
+    """Return the session of a family, or None."""
+    row = (await tx.execute(_select().where(sessions.c.family_hash == family_hash))).one_or_none()
+    return None if row is None else _session(row)
+
+
 async def lock_family(tx: WriteTx, *, family_hash: bytes) -> SessionRow | None:
     """Return the session of a family and keep others from changing it until commit; or None."""
     query = _select().where(sessions.c.family_hash == family_hash).with_for_update()

@@ -3,6 +3,7 @@
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
+from bursar.sdk.resources.people.auth import Introspection
 from bursar.sdk.results import Moment, Result
 
 _PEOPLE = "/v1/operator/users"
@@ -63,6 +64,12 @@ def _sign_out(user_id: int, *, idempotency_key: str | None = None) -> Call[Ended
     return Call("POST", path, read, is_kept=True, idempotency_key=idempotency_key)
 
 
+def _introspect(token: str) -> Call[Introspection]:
+    """Whether a key or token of any account works, and whom it acts for."""
+    path, body = "/v1/operator/introspect", {"token": token}
+    return Call("POST", path, results.read(Introspection), body=body, is_answered_again=True)
+
+
 class People(Resource):
     """Everybody who has a user."""
 
@@ -70,6 +77,7 @@ class People(Resource):
     get = sync(_get)
     update = sync(_update)
     sign_out = sync(_sign_out)
+    introspect = sync(_introspect)
 
 
 class AsyncPeople(AsyncResource):
@@ -79,3 +87,4 @@ class AsyncPeople(AsyncResource):
     get = awaited(_get)
     update = awaited(_update)
     sign_out = awaited(_sign_out)
+    introspect = awaited(_introspect)
