@@ -25,6 +25,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    NotRequired,
     Union,
     get_args,
     get_origin,
@@ -268,7 +269,8 @@ def _shapes_in(kind: Any) -> Iterator[type]:
 def _fields(shape: type) -> Iterator[tuple[str, str]]:
     if not issubclass(shape, BaseModel):
         for name, kind in shape.__annotations__.items():
-            yield name, _type(kind)
+            is_always = get_origin(kind) is not NotRequired
+            yield name, _type(kind) if is_always else f"{_type(get_args(kind)[0])}, or absent"
         return
     for name, field in shape.model_fields.items():
         default = "" if field.is_required() else _body_default(field)

@@ -7,7 +7,17 @@ twice: by the types of the functions below, and at each request.
 
 from typing import Final
 
-from bursar.api import accounts, audit, health, keys, ledger, projects, summaries, usage
+from bursar.api import (
+    accounts,
+    audit,
+    health,
+    introspection,
+    keys,
+    ledger,
+    projects,
+    summaries,
+    usage,
+)
 from bursar.api.keys import leaks, shapes
 from bursar.api.limits import alerts, allowances, explain, plans, refusals
 from bursar.api.metering import bills
@@ -33,6 +43,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     anybody("/metrics", health.show_metrics, None, text="text/plain"),
     anybody_sends("/v1/leaks", leaks.report, leaks.LeakShape, status=202, body=leaks.LeakFields),
     *PEOPLE,
+    provisioning(
+        "POST",
+        "/v1/auth/introspect",
+        introspection.ask,
+        introspection.IntrospectionShape,
+        body=introspection.TokenFields,
+        action=Action.READ,
+    ),
     provisioning("GET", "/v1/account", accounts.show, accounts.AccountShape),
     provisioning("GET", "/v1/account/balance", accounts.show_balance, accounts.BalanceShape),
     provisioning(
@@ -234,6 +252,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         audit.list_any,
         audit.AuditListShape,
         query=("account_id", *audit.FILTERS),
+    ),
+    operator(
+        "POST",
+        "/v1/operator/introspect",
+        introspection.ask_any,
+        introspection.IntrospectionShape,
+        body=introspection.TokenFields,
     ),
     operator("GET", "/v1/operator/plans", plans.list_plans, plans.PlanListShape, query=_PAGE),
     operator(

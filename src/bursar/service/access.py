@@ -6,7 +6,8 @@ person's role allows at this moment. Must not know where a secret was found in a
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar, cast
+from enum import Enum
+from typing import ClassVar, Final, TypeVar, cast
 
 from bursar.adapters import tokens as forms
 from bursar.core import permissions, refusals, secrets
@@ -131,19 +132,32 @@ class OperatorPrincipal(Principal):
     kind = KeyKind.OPERATOR
 
 
+class Anywhere(Enum):
+    """In place of an address where none counts."""
+
+    ANYWHERE = "anywhere"
+
+
+ANYWHERE: Final = Anywhere.ANYWHERE
 P = TypeVar("P", bound=Principal)
 
 
 async def authenticate(
-    tx: ReadTx, *, secret: str | bytes, wanted: type[P], now_ms: int, address: Address | None = None
+    tx: ReadTx,
+    *,
+    secret: str | bytes,
+    wanted: type[P],
+    now_ms: int,
+    address: Address | Anywhere | None = None,
 ) -> P:
     """Return the caller who presents this key or access token, as the wanted kind of principal.
 
     Malformed, unknown, deleted, disabled and expired secrets are refused alike (Unauthenticated
     `invalid_api_key`), a malformed one without asking the database. Then the kind is checked
     (Unauthenticated `wrong_key_type`), then the account (Forbidden `account_suspended`), then where
-    the caller is (Forbidden `ip_not_allowed`; `address` None is in no network). An access token
-    that is not good in every way is Unauthenticated `invalid_token`.
+    the caller is (Forbidden `ip_not_allowed`; `address` None is in no network, and `ANYWHERE` in
+    every one: for who looks at a secret and does not act with it). An access token that is not good
+    in every way is Unauthenticated `invalid_token`.
     """
     raw = secret.encode("latin-1", "replace") if isinstance(secret, str) else secret
     if forms.looks_like_one(raw):
@@ -162,7 +176,7 @@ async def _admit(
     *,
     wanted: type[P],
     now_ms: int,
-    address: Address | None,
+    address: Address | Anywhere | None,
 ) -> P:
     """Who has a key, if it opens what is wanted at this moment and from this address."""
     reason = _find_reason(row, wanted.kind, now_ms)
@@ -170,7 +184,7 @@ async def _admit(
         raise _refused(reason or Reason.UNKNOWN)
     if issubclass(wanted, UserPrincipal):
         raise _refused(Reason.WRONG_KEY_TYPE)
-    if row.networks is not None:
+    if row.networks is not None and not isinstance(address, Anywhere):
         if not permissions.contains(permissions.parse_networks(row.networks), address):
             raise _refused(Reason.IP_NOT_ALLOWED)
     rights = Rights(
@@ -191,13 +205,28 @@ async def _admit(
 
 
 async def _find_bearer(
-    tx: ReadTx, *, token: bytes, wanted: type[P], now_ms: int, address: Address | None
+    tx: ReadTx, *, token: bytes, wanted: type[P], now_ms: int, address: Address | Anywhere | None
 ) -> P:
     """Whom an access token is about, as the database has them now, whatever was true once."""
     bearer = await tokens.find_bearer(tx, token=token, now_ms=now_ms)
     if bearer is None:
         raise _invalid_token()
     session = await sessions.find_session(tx, session_id=bearer.session_id)
+    return await find_holder(
+        tx, bearer=bearer, session=session, wanted=wanted, now_ms=now_ms, address=address
+    )
+
+
+async def find_holder(
+    tx: ReadTx,
+    *,
+    bearer: Bearer,
+    session: SessionRow | None,
+    wanted: type[P],
+    now_ms: int,
+    address: Address | Anywhere | None,
+) -> P:
+    """Return whose session this is, if it opens the account; raises as of `authenticate`."""
     if session is None or session.ended_ms is not None or session.expires_ms <= now_ms:
         raise _invalid_token()
     if session.key_id is not None:
@@ -208,7 +237,12 @@ async def _find_bearer(
 
 
 async def _find_key(
-    tx: ReadTx, bearer: Bearer, session: SessionRow, *, now_ms: int, address: Address | None
+    tx: ReadTx,
+    bearer: Bearer,
+    session: SessionRow,
+    *,
+    now_ms: int,
+    address: Address | Anywhere | None,
 ) -> ProvisioningPrincipal:
     """The key that was traded for a token: it must open the account itself, and with that secret.
 

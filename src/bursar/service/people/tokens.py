@@ -32,12 +32,16 @@ _NAMES: Final = {"iss", "aud", "sub", "acc", "sid", "seal", "iat", "exp", "jti"}
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Whom an access token is about; `seal` is the same in all tokens of a session."""
+    """Whom an access token is about; `seal` is the same in all tokens of a session.
+
+    `expires_ms` is when the token that was read ends; of one to be made it is not asked for.
+    """
 
     user_id: int
     account_id: int
     session_id: int
     seal: bytes = field(repr=False)
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +133,12 @@ def _is_of_now(claims: dict[str, object], now_ms: int) -> bool:
 
 def _read(claims: dict[str, object]) -> Bearer | None:
     subject, account_id, session_id = claims["sub"], claims["acc"], claims["sid"]
-    seal, token_id = claims["seal"], claims["jti"]
-    if type(account_id) is not int or type(session_id) is not int:
+    seal, token_id, expires = claims["seal"], claims["jti"], claims["exp"]
+    if type(account_id) is not int or type(session_id) is not int or type(expires) is not int:
         return None
     if not (isinstance(subject, str) and isinstance(seal, str) and isinstance(token_id, str)):
         return None
-    return Bearer(int(subject), account_id, session_id, bytes.fromhex(seal))
+    return Bearer(int(subject), account_id, session_id, bytes.fromhex(seal), expires * 1_000)
 
 
 async def _own_key(

@@ -5,6 +5,7 @@ from typing import Final
 from bursar.sdk import results, values
 from bursar.sdk.calls import Call, Page
 from bursar.sdk.faces import AsyncResource, Resource, awaited, awaited_pages, sync, sync_pages
+from bursar.sdk.resources.people.auth import Introspection
 from bursar.sdk.results import Moment, Result
 
 _PEOPLE = "/v1/operator/users"
@@ -90,6 +91,12 @@ def _rotate_signing_key(
     )
 
 
+def _introspect(token: str) -> Call[Introspection]:
+    """Whether a key or token of any account works, and whom it acts for."""
+    path, body = "/v1/operator/introspect", {"token": token}
+    return Call("POST", path, results.read(Introspection), body=body, is_answered_again=True)
+
+
 class People(Resource):
     """Everybody who has a user."""
 
@@ -97,6 +104,7 @@ class People(Resource):
     get: Final = sync(_get)
     update: Final = sync(_update)
     sign_out: Final = sync(_sign_out)
+    introspect: Final = sync(_introspect)
     rotate_signing_key: Final = sync(_rotate_signing_key)
 
 
@@ -107,4 +115,5 @@ class AsyncPeople(AsyncResource):
     get: Final = awaited(_get)
     update: Final = awaited(_update)
     sign_out: Final = awaited(_sign_out)
+    introspect: Final = awaited(_introspect)
     rotate_signing_key: Final = awaited(_rotate_signing_key)

@@ -67,6 +67,22 @@ class Membership(Result):
     role: str
 
 
+class Introspection(Result):
+    """Whether a secret works at this moment; where it does not, all else is None.
+
+    `exp` is when it ends, in seconds since 1970.
+    """
+
+    active: bool
+    token_type: str | None = None
+    account_id: int | None = None
+    user_id: int | None = None
+    role: str | None = None
+    key_id: int | None = None
+    session_id: int | None = None
+    exp: int | None = None
+
+
 # ── Anybody's ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -194,12 +210,19 @@ def _remove_second_factor(password: str, *, code: str) -> Call[None]:
     return Call("POST", f"{_FACTOR}/remove", nothing, body=body)
 
 
+def _introspect(token: str) -> Call[Introspection]:
+    """Whether a key or token of your account works, and whom it acts for; another's never does."""
+    read = results.read(Introspection)
+    return Call("POST", f"{_AUTH}/introspect", read, body={"token": token}, is_answered_again=True)
+
+
 class Auth(Resource):
     """Signing in, and what belongs to whoever has; needs an access token where it is about you."""
 
     sign_in: Final = sync(_sign_in)
     refresh: Final = sync(_refresh)
     revoke: Final = sync(_revoke)
+    introspect: Final = sync(_introspect)
     request_password_reset: Final = sync(_request_password_reset)
     reset_password: Final = sync(_reset_password)
     accept_invitation: Final = sync(_accept_invitation)
@@ -225,6 +248,7 @@ class AsyncAuth(AsyncResource):
     sign_in: Final = awaited(_sign_in)
     refresh: Final = awaited(_refresh)
     revoke: Final = awaited(_revoke)
+    introspect: Final = awaited(_introspect)
     request_password_reset: Final = awaited(_request_password_reset)
     reset_password: Final = awaited(_reset_password)
     accept_invitation: Final = awaited(_accept_invitation)
