@@ -39,6 +39,8 @@ WITHOUT_A_ROW = {
     "POST /v1/auth/passkeys/challenge": "asks for a passkey; what is answered is noted",
     "POST /v1/auth/passkeys/options": "asks for a passkey; what is answered is noted",
     "POST /v1/account/explain": "changes nothing",
+    "POST /v1/auth/introspect": "changes nothing",
+    "POST /v1/operator/introspect": "changes nothing",
     "POST /v1/meter/events": "its usage rows are never changed, and say by themselves what it was",
     "POST /v1/auth/sso/start": "asks a sign-in service; what is answered is noted",
     "POST /v1/auth/sso/identities/start": "asks a sign-in service; what is answered is noted",

@@ -231,6 +231,37 @@ async def test_a_key_that_is_deleted_ends_the_client_that_has_its_tokens(
     assert (await refused(viewer, "get_user_me")).status == 401
 
 
+async def test_too_many_tries_are_told_with_how_long_to_wait(client: Client, house: House) -> None:
+    wrong = client.at(house.url, "owner@example.com:wrong")
+    for _ in range(20):
+        error = await refused(wrong, "start")
+        if error.status == 429:
+            break
+        assert (error.kinds[0], error.status) == ("LexaAuthError", 401)
+    assert (error.kinds[0], error.status) == ("LexaRateLimitError", 429)
+    # Read from the body: headers are not passed on by this client.
+    assert error.retry_after is not None
+    assert error.retry_after > 0
+
+
+async def test_an_outage_is_tried_again_and_then_told_as_one(client: Client, house: House) -> None:
+    asked = 0
+
+    async def away() -> None:
+        nonlocal asked
+        asked += 1
+        raise ConnectionRefusedError
+
+    await client("start", retries=3)
+    house.server.database.add_barrier(away)
+    with pytest.raises(Raised) as raised:
+        await client("get_account_usage", account_id="1", retries=3)
+    error = raised.value
+    # The blocking one tries thrice more by itself, and has no status left to tell of then.
+    blocking, awaited = (4, "LexaError", None), (1, "LexaServerError", 503)
+    assert (asked, error.kinds[0], error.status) == (blocking if client.name == SYNC else awaited)
+
+
 async def test_the_client_runs_against_the_server_that_people_run(
     installed_server: LiveServer, made: Any, cerevox_processes: Start
 ) -> None:

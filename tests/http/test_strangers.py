@@ -78,7 +78,13 @@ BODIES: list[object] = [{}, {"no_such_field": 1}, {"name": "Stolen"}, {"role": "
 PROOFS: list[object] = [{}, {"password": PASSWORD}, {"password": PASSWORD, "code": "000000"}]
 
 
-@pytest.mark.parametrize("caller", ["owner", "viewer", "provisioning", "key of admin", "of B"])
+@pytest.mark.parametrize(
+    "caller",
+    [
+        *("owner", "admin", "member", "viewer", "provisioning", "key of admin", "of B"),
+        *("nobody", "inference", "operator"),
+    ],
+)
 async def test_an_id_in_a_path_that_is_anothers_is_as_one_that_is_not(
     stage: Stage, caller: str
 ) -> None:

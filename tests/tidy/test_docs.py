@@ -371,6 +371,15 @@ def test_every_test_that_a_page_names_is_there() -> None:
     assert not named - tests
 
 
+def test_every_kind_of_bad_input_has_its_test() -> None:
+    page = (ROOT / "docs" / "explanation" / "bad-input.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| D-")]
+    numbers = [int(number) for row in rows for number in re.findall(r"D-(\d+)", row.split("|")[1])]
+    # Those between are of letters to other services' addresses, which are not sent.
+    assert sorted(numbers) == [*range(75, 90), *range(106, 139)]
+    assert [row for row in rows if not re.search(r"`test_\w+`", row)] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "zensical.toml").read_text("utf-8")
     listed = set(re.findall(r'"([\w/-]+\.md)"', navigation))
