@@ -9,7 +9,6 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
-import structlog
 from hypothesis import settings
 
 from tests import canaries, logs
@@ -34,17 +33,6 @@ logs.set_up()
 for _name in [name for name in os.environ if name.startswith("BURSAR_")]:
     if not _name.startswith("BURSAR_TEST_"):
         del os.environ[_name]
-
-# As in earnest: the default traceback shows local variables, and those hold secrets.
-structlog.configure(
-    processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.dev.ConsoleRenderer(
-            colors=False, exception_formatter=structlog.dev.plain_traceback
-        ),
-    ]
-)
 
 # A busy machine is not a failing test; pytest's own time-out stops what never ends.
 settings.register_profile("bursar", deadline=None, print_blob=True)

@@ -86,6 +86,16 @@ def test_secrets_are_never_logged(body: str, log_format: str) -> None:
     assert SECRET[4:20] not in said
 
 
+@pytest.mark.parametrize(
+    "token",
+    ["brt_" + "0a" * 32, "bft_" + "0a" * 32, "eyJhbGciOiJFZDI1NTE5In0.eyJzdWIiOiIxIn0.c2lnbmVk"],
+)
+def test_tokens_of_people_are_never_logged(token: str) -> None:
+    said = telemetry.without_secrets(f"renewed {token} for user 3")
+    assert said.endswith("[hidden] for user 3")
+    assert token[4:20] not in said
+
+
 def test_ordinary_words_are_left_alone() -> None:
     text = "key 12 of https://example.com:8080/v1 is basic; settled=3 password_reset@x"
     assert telemetry.without_secrets(text) == text

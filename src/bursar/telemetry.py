@@ -179,6 +179,8 @@ _SECRET_FIELD: Final = re.compile(
 _SECRETS: Final = re.compile(
     r"""
     (?P<bursar> b[spo]k_) [0-9A-Za-z]{8,}
+  | (?P<session> \bb[rf]t_) [0-9a-f]{8,}
+  | (?P<jwt> \beyJ) [\w-]{8,} \. [\w-]+ \. [\w-]+
   | (?P<scheme> \b(?:bearer|basic)\s+) [^\s"',;]{4,}
   | (?P<provider> \bsk-) [0-9A-Za-z_-]{8,}
   | (?P<argon> \$argon2id?\$) [^\s"']+
