@@ -321,6 +321,12 @@ async def operators_people(story: Story, one: dict[str, Any], path: str) -> None
     change = {"is_enabled": False}
     await story.step(f"PATCH {person}", change, **of_person, expected="user.update")
     await story.step(f"POST {person}/logout-all", **of_person, expected="session.end_all")
+    await story.step(
+        "POST /v1/operator/signing-keys/rotate",
+        {},
+        token=one["token"],
+        expected="signing_key.rotate",
+    )
 
 
 async def services(story: Story, clock: Clock) -> None:

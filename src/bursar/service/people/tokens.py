@@ -41,7 +41,7 @@ class Bearer:
     account_id: int
     session_id: int
     seal: bytes = field(repr=False)
-    expires_ms: int = 0
+    expires_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
