@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from bursar.core.allowances import Allowance, AllowanceRef
 from bursar.core.refusals import Deny, Reason
-from bursar.store.database import Database
+from bursar.store.database import Database, WriteTx
 from bursar.store.plane import leases, workers
 from bursar.store.plane.charges import Charge
 from bursar.store.tables import allowances, usage_events, usage_hourly
@@ -63,9 +63,10 @@ async def stored(database: Database, ref: AllowanceRef) -> Allowance:
         return (await leases.lock(tx, refs=[ref]))[0]
 
 
-async def total(database: Database, column: Any) -> int:
+async def total(database: Database, column: Any, *where: Any) -> int:
+    query = select(func.coalesce(func.sum(column), 0)).where(*where)
     async with database.read() as tx:
-        return int((await tx.execute(select(func.coalesce(func.sum(column), 0)))).scalar_one())
+        return int((await tx.execute(query)).scalar_one())
 
 
 async def test_many_at_once_never_spend_more_than_the_limit(
@@ -223,6 +224,43 @@ async def test_what_was_held_under_a_former_name_is_not_paid_by_leases_of_the_ne
     assert {slot.ref.scope: slot.lease.total() for slot in key.slots} == leased
     assert (await stored(database, WALLET)).used == 700
     late.release()
+
+
+async def test_what_comes_under_a_former_name_is_not_spent_or_returned_under_the_next(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = limited(worker)
+    before = worker.worker_id
+    take, insert = leases.take, workers.insert_worker
+    taken, answer = asyncio.Event(), asyncio.Event()
+
+    async def take_late(tx: WriteTx, **asked: Any) -> Any:
+        grants = await take(tx, **asked)
+        if asked["worker_id"] == before:
+            taken.set()
+            await answer.wait()
+        return grants
+
+    async def insert_late(tx: WriteTx, **named: Any) -> int:
+        await asyncio.sleep(0.6)
+        return await insert(tx, **named)
+
+    monkeypatch.setattr(leases, "take", take_late)
+    monkeypatch.setattr(workers, "insert_worker", insert_late)
+    asking = asyncio.create_task(worker.hold(key.slots, needs(1_000)))
+    await taken.wait()
+    # A database that may have forgotten something still knows this worker as living.
+    worker._distrust()
+    asyncio.get_running_loop().call_later(0.3, answer.set)
+    hold = await asking
+    async with worker._renamed:
+        await worker._renamed.wait_for(lambda: worker.worker_id != before)
+    await recovery.retire(database, worker_id=before)
+    assert isinstance(hold, Hold)
+    hold.release()
+    await worker.leasing.reclaim(key.slots)
+    leased = await total(database, lease_rows.c.amount, lease_rows.c.scope == WALLET.scope)
+    assert (await stored(database, WALLET)).leased == leased == 0
 
 
 async def test_a_checkpoint_of_a_former_name_leaves_its_cost_for_the_ledger_to_decide(

@@ -52,6 +52,9 @@ class Leasing:
         self._clock_ms = clock_ms
         self._settled_of = settled_of
         self._demand = Demand()
+        # What the store is being asked for right now.
+        self._asked = Demand()
+        self._is_over = False
         self._recalls = Recalls(worker_id=worker_id, ask=self._ask_again)
         # Slots of which all but so much goes back.
         self._recalled: dict[Slot, int] = {}
@@ -61,6 +64,8 @@ class Leasing:
 
     def refill(self, slots: Iterable[Slot]) -> None:
         """Ask for more in the background."""
+        if self._is_over:
+            return
         for slot in slots:
             slot.is_refilling = True
             self._demand.needs.setdefault(slot, [])
@@ -71,8 +76,9 @@ class Leasing:
 
         Where it had too little and others were asked for what they have idle, with those who wait
         for that. Raises Unavailable when the store does not answer in time, and `workers.Fenced`
-        when others have closed this worker.
+        when this worker has been closed.
         """
+        self._require_going_on()
         future = self._recalls.join(short, needs)
         if future is None:
             future = self._demand.add(short, needs)
@@ -84,6 +90,7 @@ class Leasing:
 
         Raises Unavailable when the store does not answer in time, and `workers.Fenced`.
         """
+        self._require_going_on()
         self.recall(slots)
         await _answered(self._demand.wait())
 
@@ -110,6 +117,7 @@ class Leasing:
             self._wake.clear()
             recalled, self._recalled = self._recalled, {}
             demand, self._demand = self._demand, Demand()
+            self._asked = demand
             try:
                 await self._reconcile()
                 await self._give_back(recalled)
@@ -127,7 +135,23 @@ class Leasing:
                 # They hold what has come for them before anything is returned again.
                 await asyncio.sleep(0)
 
+    def end(self) -> None:
+        """Ask for nothing more under this name, once `run` has ended: the next one has the purse.
+
+        Whoever waits is told `workers.Fenced`, as whoever comes.
+        """
+        self._is_over = True
+        for demand in (self._asked, self._demand):
+            self._fail(demand, _over())
+
+    def _require_going_on(self) -> None:
+        if self._is_over:
+            raise _over()
+
     def _ask_again(self, demand: Demand) -> None:
+        if self._is_over:
+            demand.answer(_over())
+            return
         self._demand.merge(demand)
         self._wake.set()
 
@@ -253,6 +277,10 @@ class Leasing:
             # Nobody asks for those who wait with a recall but the answer that has not come.
             self._recalls.end(slot)
         demand.answer(error)
+
+
+def _over() -> workers.Fenced:
+    return workers.Fenced("this worker goes on under another name")
 
 
 async def _answered(future: asyncio.Future[None]) -> None:

@@ -303,11 +303,15 @@ class Worker:
     async def _replace_identity(self) -> None:
         """This worker was declared dead: settle under the old name, go on under a new one."""
         _log.error("worker_fenced", worker_id=self.worker_id)
+        old, journal, (settling, leasing) = self.settlement, self.journal, self._identity
+        # Before the purse is emptied: what came under the old name after that would be spent, and
+        # given back, under the new one, which never leased it.
+        await _cancel([leasing])
+        self.leasing.end()
         self.purse.void(self.clock_ms())
-        old, journal, tasks = self.settlement, self.journal, self._identity
         await self._take_identity()
         await old.flush()
-        await _cancel(tasks)
+        await _cancel([settling])
         await old.settle_again()
         journal.close(is_settled=True)
 
