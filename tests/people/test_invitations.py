@@ -62,6 +62,7 @@ async def make_key(house: House, user_id: int | None = None, **fields: int) -> t
         ("nothing", (201, "")),
         ("deleted", GONE),
         ("disabled", GONE),
+        ("confined", GONE),
         ("expired", GONE),
         ("leaked", GONE),
         ("leaked, rotated and enabled", GONE),
@@ -81,6 +82,8 @@ async def test_an_invitation_ends_with_the_key_that_sent_it(
             await keys.delete(tx, **own, kind=KEY)
         elif how == "disabled":
             await rows.update_key(tx, **own, values={"is_enabled": 0})
+        elif how == "confined":
+            await rows.update_key(tx, **own, values={"environment": "test"})
         elif how.startswith("leaked"):
             await leaks.report(tx, secret=secret, source="test")
         if "rotated" in how:

@@ -22,7 +22,7 @@ from bursar.service.people.tokens import Bearer
 from bursar.store import credentials, keys
 from bursar.store.credentials import CredentialRow
 from bursar.store.database import ReadTx
-from bursar.store.keys import OPERATOR_ACCOUNT_ID
+from bursar.store.keys import OPERATOR_ACCOUNT_ID, KeyRow
 from bursar.store.people import members, sessions
 from bursar.store.people.sessions import SessionRow
 from bursar.store.tenants import accounts
@@ -187,15 +187,7 @@ async def _admit(
     if row.networks is not None and not isinstance(address, Anywhere):
         if not permissions.contains(permissions.parse_networks(row.networks), address):
             raise _refused(Reason.IP_NOT_ALLOWED)
-    rights = Rights(
-        environment=row.environment,
-        project_id=row.project_id,
-        models=row.models,
-        endpoints=row.endpoints,
-        networks=row.networks,
-        expires_ms=row.expires_ms,
-    )
-    found = wanted(row.key_id, row.account_id, row.user_id, rights)
+    found = wanted(row.key_id, row.account_id, row.user_id, rights_of(row))
     if isinstance(found, ProvisioningPrincipal) and row.user_id is not None:
         role = await _find_role(tx, account_id=row.account_id, user_id=row.user_id)
         if role is None:
@@ -279,13 +271,26 @@ async def _find_user(tx: ReadTx, bearer: Bearer, session: SessionRow) -> UserPri
     )
 
 
+def rights_of(row: CredentialRow | KeyRow) -> Rights:
+    """What a key may do."""
+    return Rights(
+        environment=row.environment,
+        project_id=row.project_id,
+        models=row.models,
+        endpoints=row.endpoints,
+        networks=row.networks,
+        expires_ms=row.expires_ms,
+    )
+
+
 async def find_role_of_key(
     tx: ReadTx, *, account_id: int, key_id: int, since_ms: int, now_ms: int
 ) -> Role | None:
     """Return what a key may be at this moment in an account where it was used at `since_ms`.
 
-    None for one that opens nothing there any more, and where its secret of then is known to have
-    leaked, or was replaced since without a grace. An operator's key is an owner everywhere.
+    None for one that opens nothing there any more or is confined by now, and where its secret of
+    then is known to have leaked, or was replaced since without a grace. An operator's key is an
+    owner everywhere.
     """
     for home in (account_id, OPERATOR_ACCOUNT_ID):
         row = await credentials.find_of_key(tx, account_id=home, key_id=key_id)
@@ -296,7 +301,7 @@ async def find_role_of_key(
         was_stopped = key.previous_until_ms is None and (key.rotated_ms or -1) >= since_ms
         if was_stopped or (key.leaked_ms or -1) >= since_ms:
             return None
-        if _find_reason(row, kind, now_ms) is not None:
+        if _find_reason(row, kind, now_ms) is not None or rights_of(row).is_confined:
             return None
         if row.user_id is None:
             return Role.OWNER

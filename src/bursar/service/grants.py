@@ -10,7 +10,7 @@ from typing import Final
 from bursar.core import permissions
 from bursar.core.errors import Forbidden, NotFound
 from bursar.core.permissions import CONFINEMENTS, Rights
-from bursar.service.access import Principal
+from bursar.service.access import Principal, rights_of
 from bursar.store import keys
 from bursar.store.database import ReadTx, WriteTx
 from bursar.store.keys import KeyRow
@@ -18,18 +18,6 @@ from bursar.store.tenants import projects, users
 
 # Who may do things for others; everybody else only for themselves.
 _TRUSTED_ROLES: Final = frozenset(("owner", "admin"))
-
-
-def rights_of(row: KeyRow) -> Rights:
-    """What a key may do."""
-    return Rights(
-        environment=row.environment,
-        project_id=row.project_id,
-        models=row.models,
-        endpoints=row.endpoints,
-        networks=row.networks,
-        expires_ms=row.expires_ms,
-    )
 
 
 def require_rights(

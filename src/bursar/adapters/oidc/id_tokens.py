@@ -11,6 +11,7 @@ import binascii
 import hmac
 import warnings
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from joserfc import jwk, jws
@@ -134,7 +135,7 @@ def _check_audience(claims: Mapping[str, Any], client_id: str) -> None:
 
 def _check_times(claims: Mapping[str, Any], now_s: float) -> None:
     times = [claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)]
-    if any(isinstance(each, bool) or not _is_time(each) for each in times):
+    if not all(_is_time(each) for each in times):
         raise NotBelieved("its times are no times")
     expires, issued, begins = (float(each) for each in times if each is not None)
     if expires <= now_s - _SKEW_S or begins > now_s + _SKEW_S:
@@ -144,10 +145,9 @@ def _check_times(claims: Mapping[str, Any], now_s: float) -> None:
 
 
 def _is_time(value: object) -> bool:
-    try:
-        return not isinstance(value, str) and 0 <= float(value) < 2**53  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return False
+    return 0 <= value < 2**53
 
 
 def _is_strong(key: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from bursar.core.errors import BursarError, Conflict, Invalid, NotFound
 from bursar.core.permissions import CONFINEMENTS, Rights
 from bursar.core.secrets import KeyKind
 from bursar.service import grants
-from bursar.service.access import Principal
+from bursar.service.access import Principal, rights_of
 from bursar.service.audit import notes
 from bursar.service.keys import fields
 from bursar.service.keys.fields import UNCHANGED, KeyChange, KeySettings, Unchanged
@@ -228,7 +228,7 @@ async def rotate(
         raise Invalid("invalid_value", message, param="grace_s")
     before = await get(tx, account_id=account_id, key_id=key_id, kind=kind)
     await grants.require_own(tx, by=by, row=before)
-    grants.require_rights(by, grants.rights_of(before))
+    grants.require_rights(by, rights_of(before))
     secret, stored = _mint(kind, random_bytes)
     await keys.rotate_key(
         tx,
@@ -344,7 +344,7 @@ def _require_change(
     A key that may do more than the caller can be named, confined and disabled by them. It is not
     let into anything, nor given anything to spend.
     """
-    own, given = grants.rights_of(before), grants.rights_of(after)
+    own, given = rights_of(before), rights_of(after)
     asked = _touched(values)
     is_wider = permissions.find_excess(own, given) is not None
     is_limited = not isinstance(change.credit_limit_nanos, Unchanged)

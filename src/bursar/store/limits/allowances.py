@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
     Text,
     and_,
     case,
@@ -256,6 +255,6 @@ def _is(ref: AllowanceRef) -> ColumnElement[bool]:
     )
 
 
-def _allowance(row: Row[*tuple[object, ...]]) -> Allowance:
-    ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
-    return Allowance(ref, *row[5:])  # type: ignore[arg-type]
+def _allowance(row: Sequence[Any]) -> Allowance:
+    ref = AllowanceRef(*row[:5])
+    return Allowance(ref, *row[5:])

@@ -298,6 +298,6 @@ def _key(ref: AllowanceRef) -> tuple[int, str, str, str, str]:
     return (ref.account_id, ref.scope, ref.resource, ref.window, ref.model)
 
 
-def _allowance(row: Sequence[object]) -> Allowance:
-    ref = AllowanceRef(*row[:5])  # type: ignore[arg-type]
-    return Allowance(ref, *row[5:])  # type: ignore[arg-type]
+def _allowance(row: Sequence[Any]) -> Allowance:
+    ref = AllowanceRef(*row[:5])
+    return Allowance(ref, *row[5:])
