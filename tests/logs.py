@@ -7,7 +7,13 @@ line would have said.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
+
+from bursar import telemetry
 
 
 def set_up() -> None:
@@ -23,3 +29,18 @@ def set_up() -> None:
         ],
         cache_logger_on_first_use=False,
     )
+
+
+@contextmanager
+def as_a_server(*, level: str) -> Iterator[None]:
+    """Log as a server does for the length of a block: what comes after it is not its business."""
+    root = logging.getLogger()
+    handlers, former, raises = root.handlers[:], root.level, logging.raiseExceptions
+    telemetry.set_up_logs(log_format="json", level=level)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(former)
+        logging.raiseExceptions = raises
+        set_up()

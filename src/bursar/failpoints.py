@@ -78,6 +78,11 @@ def what_is_set() -> str:
     return _TEXT
 
 
+def is_set(*names: str) -> bool:
+    """Whether the failpoint of this process is one of these."""
+    return _FAULT.name in names
+
+
 def before(name: str) -> Callable[[F], F]:
     """Have the failpoint `name` at the beginning of the function."""
     return _bind(name, is_before=True)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from bursar.config import ConfigError, Settings
-from bursar.gateway.names import Names
+from bursar.gateway.http.names import Names
 from bursar.store.database import sqlite_url
 from tests import wire
 from tests.serving import MODEL, House, serving

@@ -19,10 +19,9 @@ import pyotp
 import pytest
 from sqlalchemy import select
 
-from bursar import telemetry
 from bursar.store.database import sqlite_url
 from bursar.store.tables import metadata
-from tests import books
+from tests import books, logs
 from tests.serving import MODEL, House, serving
 from tests.upstream_double import Behaviour
 
@@ -72,17 +71,14 @@ async def watched(
         "mail_password": MAIL_PASSWORD,
         "mail_security": "none",
     }
-    telemetry.set_up_logs(log_format="json", level="debug")
-    async with serving(
-        sqlite_url(tmp_path / "bursar.db"),
-        tmp_path,
-        settings=settings,
-        upstream_settings={"api_key_env": "CANARY_KEY"},
-    ) as house:
-        made = house.installation
-        found = Watched(house, [UPSTREAM_KEY, MAIL_PASSWORD, WRONG_PASSWORD])
-        found.canaries += [made.operator_key, made.provisioning_key, made.inference_key]
-        yield found
+    upstream = {"api_key_env": "CANARY_KEY"}
+    url = sqlite_url(tmp_path / "bursar.db")
+    with logs.as_a_server(level="debug"):
+        async with serving(url, tmp_path, settings=settings, upstream_settings=upstream) as house:
+            made = house.installation
+            found = Watched(house, [UPSTREAM_KEY, MAIL_PASSWORD, WRONG_PASSWORD])
+            found.canaries += [made.operator_key, made.provisioning_key, made.inference_key]
+            yield found
 
 
 async def live(watched: Watched) -> None:

@@ -7,13 +7,16 @@ import errno
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
 from bursar.gateway.caller import Caller
-from bursar.gateway.names import Names
-from bursar.gateway.outbox import Outbox
-from bursar.gateway.server import Patience, Protocol
+from bursar.gateway.http.direct import Run, Serve
+from bursar.gateway.http.idle import Idle
+from bursar.gateway.http.names import Names
+from bursar.gateway.http.outbox import Outbox
+from bursar.gateway.http.server import Patience, Protocol
 
 POST = b"POST /call HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 HEAD_LINES = b"content-length: 2\r\n"
@@ -64,24 +67,44 @@ class Gone(Wire):
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
 
-async def connect(during: Callable[[Protocol], None], wire: Wire | None = None) -> Wire:
+async def connect(
+    during: Callable[[Protocol], None], wire: Wire | None = None, *, keep_alive_s: int = 5
+) -> Wire:
     """Send one call that is answered at once, and do something in the same turn of the loop."""
     wire = wire or Wire()
 
-    async def serve(caller: Caller) -> None:
+    def serve(caller: Caller, run: Run) -> None:
+        run(answer(caller))
+
+    async def answer(caller: Caller) -> None:
         before = wire.sent
         assert caller.answer_at_once(HEAD_LINES, b"{}")
         assert wire.sent == before
         during(protocol)
 
+    protocol = speak(serve, keep_alive_s=keep_alive_s)
+    protocol.connection_made(wire)
+    protocol.data_received(POST)
+    await asyncio.sleep(0.05)
+    protocol.connection_lost(None)
+    return wire
+
+
+def speak(serve: Serve, *, keep_alive_s: int = 5) -> Protocol:
+    """One connection's protocol, on which calls are served by `serve`."""
+
     async def app(_scope: object, _receive: object, _send: object) -> None:
         raise AssertionError("nothing takes the long way here")
 
     options = uvicorn.Config(
-        app=cast(Any, app), interface="asgi3", log_config=None, access_log=False
+        app=cast(Any, app),
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=keep_alive_s,
     )
     options.load()
-    protocol = Protocol(
+    return Protocol(
         config=options,
         server_state=ServerState(),
         app_state={},
@@ -91,11 +114,6 @@ async def connect(during: Callable[[Protocol], None], wire: Wire | None = None) 
         outbox=Outbox(),
         names=Names(),
     )
-    protocol.connection_made(wire)
-    protocol.data_received(POST)
-    await asyncio.sleep(0.05)
-    protocol.connection_lost(None)
-    return wire
 
 
 async def test_an_answer_leaves_before_a_refusal_of_what_follows_it() -> None:
@@ -110,7 +128,7 @@ async def test_a_refusal_of_somebody_who_has_left_ends_their_connection() -> Non
 
 
 async def test_an_answer_leaves_before_its_idle_connection_is_closed() -> None:
-    wire = await connect(lambda protocol: protocol.timeout_keep_alive_handler())
+    wire = await connect(lambda protocol: None, keep_alive_s=0)
     assert wire.statuses == [200]
     assert wire.is_ended
 
@@ -132,6 +150,68 @@ async def test_one_answer_follows_another() -> None:
 
     wire = await connect(again)
     assert wire.statuses == [200, 200, 200]
+
+
+async def test_every_answer_bears_the_date_of_its_own_moment() -> None:
+    def second_passes(protocol: Protocol) -> None:
+        if protocol.server_state.default_headers != [(b"date", b"later")]:
+            protocol.server_state.default_headers = [(b"date", b"later")]
+            protocol.data_received(POST)
+
+    wire = await connect(second_passes)
+    assert wire.sent.count(b"date: later") == 1
+    assert wire.sent.index(b"date: later") > wire.sent.rindex(b"HTTP/1.1 200")
+
+
+class Still:
+    """A call that waits, and counts how often a task was asked for."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def go_on(self) -> None:
+        self.tasks += 1
+
+
+@pytest.mark.parametrize("end", [lambda p: p.shutdown(), lambda p: p.connection_lost(None)])
+async def test_a_call_that_waits_has_a_task_from_when_only_tasks_are_counted(
+    end: Callable[[Protocol], None],
+) -> None:
+    still = Still()
+    protocol = speak(lambda _caller, _run: still)
+    protocol.connection_made(Wire())
+    protocol.data_received(POST)
+    await asyncio.sleep(0)
+    assert still.tasks == 0
+    end(protocol)
+    assert still.tasks == 1
+
+
+async def test_a_connection_is_closed_when_it_has_been_idle_for_the_whole_time() -> None:
+    loop, closed = asyncio.get_running_loop(), asyncio.Event()
+    idle = Idle(loop, 0.2, closed.set)
+    began = loop.time()
+    idle.begin()
+    await asyncio.sleep(0.15)
+    idle.end()
+    idle.begin()
+    await asyncio.sleep(0.1)
+    assert not closed.is_set()
+    await closed.wait()
+    assert loop.time() - began >= 0.34
+
+
+async def test_a_connection_in_use_is_never_idle() -> None:
+    closed = asyncio.Event()
+    idle = Idle(asyncio.get_running_loop(), 0.01, closed.set)
+    idle.begin()
+    idle.end()
+    await asyncio.sleep(0.05)
+    assert not closed.is_set()
+    idle.begin()
+    await closed.wait()
+    idle.begin()
+    idle.stop()
 
 
 async def test_a_connection_that_is_gone_takes_no_other_answer_with_it() -> None:

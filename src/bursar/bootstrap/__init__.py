@@ -41,11 +41,13 @@ from bursar.edge.calls import make_plane
 from bursar.edge.switch import Switch
 from bursar.gateway.access.rights import Access
 from bursar.gateway.app import Application, uvicorn_options
+from bursar.gateway.dispatch import Dispatch
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
-from bursar.gateway.names import Names
+from bursar.gateway.http.names import Names
+from bursar.gateway.http.server import Patience
+from bursar.gateway.planning import Planner
 from bursar.gateway.routing import Router
-from bursar.gateway.server import Patience
 from bursar.gateway.upstreams.aside import Aside
 from bursar.gateway.wire.faces import Face
 from bursar.service.audit import settings as starts
@@ -250,13 +252,14 @@ async def _serve(
 def _application(
     settings: Settings, worker: Worker, router: Router, aside: Aside, people: People
 ) -> Application:
+    access = Access(permissions.parse_networks(settings.trusted_proxies))
     gateway = Gateway(
         worker,
-        router,
+        Planner(worker, router, access),
         worker.metrics,
         limits=GatewayLimits(settings.max_body_bytes, settings.disconnect_drain_s),
-        access=Access(permissions.parse_networks(settings.trusted_proxies)),
-        aside=aside,
+        access=access,
+        dispatch=Dispatch(worker.metrics, aside),
         next_id=_request_ids(),
     )
     plane = make_plane(
@@ -274,7 +277,7 @@ def _application(
     api = control.create(plane, version=__version__, count_gone=count_gone)
     dialect = venice.create(
         plane,
-        served=gateway.served,
+        served=gateway.planner.served,
         shows_totals=settings.venice_totals,
         count_gone=count_gone,
     )

@@ -85,7 +85,8 @@ def request_bound_nanos(price: Price, *, prompt_tokens: int, output_tokens: int)
     and a flat rate for `requests`; other meters are the caller's to add. Raises Unpriced
     where tokens have no rate, InvalidQuantity for counts or a result out of range.
     """
-    _require_counts(prompt_tokens, output_tokens)
+    if not (0 <= prompt_tokens <= MAX_QUANTITY and 0 <= output_tokens <= MAX_QUANTITY):
+        raise _out_of_range()
     most = 0
     for table in price.tables:
         if table.above_input_tokens and prompt_tokens <= table.above_input_tokens:
@@ -183,4 +184,8 @@ def _per_output(table: RateTable) -> int:
 
 def _require_counts(prompt_tokens: int, output_tokens: int) -> None:
     if not (0 <= prompt_tokens <= MAX_QUANTITY and 0 <= output_tokens <= MAX_QUANTITY):
-        raise InvalidQuantity(f"A token count must be from 0 to {MAX_QUANTITY}.")
+        raise _out_of_range()
+
+
+def _out_of_range() -> InvalidQuantity:
+    return InvalidQuantity(f"A token count must be from 0 to {MAX_QUANTITY}.")

@@ -53,9 +53,9 @@ def parse_usd(value: Decimal | int | str) -> int:
 
 def format_usd(nanos: int) -> str:
     """Return nano-USD as a plain decimal in USD: at least two decimals, never an exponent."""
-    dollars, rest = divmod(abs(nanos), NANOS_PER_USD)
-    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if nanos < 0 else ''}{dollars}.{decimals}"
+    digits = f"{abs(nanos):010d}"
+    decimals = digits[-9:].rstrip("0").ljust(2, "0")
+    return f"{'-' if nanos < 0 else ''}{digits[:-9]}.{decimals}"
 
 
 def round_half_up(numerator: int, denominator: int) -> int:

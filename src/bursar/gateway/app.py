@@ -17,9 +17,9 @@ from bursar.core.prices import Price, format_rate
 from bursar.gateway.asgi import App, Receive, Scope, Send
 from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
-from bursar.gateway.names import Names
-from bursar.gateway.outbox import Outbox
-from bursar.gateway.server import Patience, Protocol
+from bursar.gateway.http.names import Names
+from bursar.gateway.http.outbox import Outbox
+from bursar.gateway.http.server import Patience, Protocol
 from bursar.gateway.wire import answers
 from bursar.gateway.wire.calls import CHAT, EMBEDDINGS
 from bursar.gateway.wire.faces import OURS, Face
@@ -43,14 +43,15 @@ class Application:
     ) -> None:
         self._gateway = gateway
         self._control = control
-        self._faces = {
-            prefix + path: face for prefix, face in {b"": OURS, **faces}.items() for path in _POST
+        self._calls = {
+            prefix + path: (endpoint, face)
+            for prefix, face in {b"": OURS, **faces}.items()
+            for path, endpoint in _POST.items()
         }
         # The calls that may take the short way, by their targets.
         self.targets = {
-            prefix + path: partial(gateway.serve, endpoint, face)
-            for prefix, face in {b"": OURS, **faces}.items()
-            for path, endpoint in _POST.items()
+            path: partial(gateway.begin, endpoint, face)
+            for path, (endpoint, face) in self._calls.items()
         }
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -58,12 +59,13 @@ class Application:
         if scope["type"] != "http":
             return self._control(scope, receive, send)
         path: bytes = scope["raw_path"]
-        serve = self.targets.get(path)
-        if serve is not None:
+        found = self._calls.get(path)
+        if found is not None:
+            endpoint, face = found
             caller = Caller(scope, receive, send)
             if scope["method"] == "POST":
-                return serve(caller)
-            return self._not_allowed(caller, b"POST", self._faces[path])
+                return self._gateway.serve(endpoint, face, caller)
+            return self._not_allowed(caller, b"POST", face)
         if path == _MODELS or path.startswith(_MODELS + b"/"):
             return self._models(Caller(scope, receive, send), path)
         return self._control(scope, receive, send)
@@ -74,7 +76,7 @@ class Application:
             await self._not_allowed(caller, b"GET, HEAD", OURS)
             return
         request_id = self._gateway.next_id()
-        served = self._gateway.served()
+        served = self._gateway.planner.served()
         if path == _MODELS:
             listed = {"object": "list", "data": [_model(each) for each in served]}
             await _send_json(caller, listed, request_id)

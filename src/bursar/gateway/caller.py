@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from bursar.core.errors import Invalid, Unreadable
 from bursar.gateway.access import labels
 from bursar.gateway.asgi import Headers, Receive, Scope, Send
-from bursar.gateway.cork import answer_at_once, may_answer_at_once, take_body
+from bursar.gateway.http.cork import answer_at_once, may_answer_at_once, take_body
 
 _PLAIN_JSON: Final = (b"content-type", b"application/json")
 _JSON_CHARSETS: Final = frozenset((b"", b"charset=utf-8", b"charset=utf8"))

@@ -4,40 +4,35 @@ Owns the order of refusals and the guarantee at a request's end: its hold is set
 whatever happens. Must not know how an answer is relayed or charged (`relay`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from bursar import failpoints
-from bursar.core import bounds, secrets
-from bursar.core.errors import BursarError, Invalid, InvariantViolated, NotFound, RateRefused
-from bursar.core.prices import InvalidQuantity, Price
+from bursar.core import secrets
+from bursar.core.errors import BursarError, InvariantViolated, RateRefused
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
 from bursar.gateway.access import labels
 from bursar.gateway.access.rights import Access
 from bursar.gateway.asgi import Headers
 from bursar.gateway.caller import Caller, CallerGone, read_headers
+from bursar.gateway.dispatch import Dispatch
 from bursar.gateway.meter.charging import Plan
-from bursar.gateway.routing import Route, Router
-from bursar.gateway.upstreams.aside import Aside
-from bursar.gateway.upstreams.port import UpstreamError, UpstreamResponse
+from bursar.gateway.planning import Planner
+from bursar.gateway.upstreams.port import StartedResponse, UpstreamError
 from bursar.gateway.wire import answers, calls, fields
-from bursar.gateway.wire.calls import CHAT, Call, Endpoint
+from bursar.gateway.wire.calls import Endpoint
 from bursar.gateway.wire.faces import Face
 from bursar.telemetry import Metrics
 from bursar.worker.keyring import Credential
 from bursar.worker.plane import Worker
-from bursar.worker.purse import COST, Amounts, Hold, Slot
+from bursar.worker.purse import Hold
 
 _log = structlog.get_logger("bursar.gateway")
-# 401 is about our key, so another upstream may well answer.
-_WORTH_ANOTHER: Final = frozenset((401, 429, 500, 502, 503, 504, 529))
-_OUR_KEY: Final = 401
-_MOST_ERROR_BODY: Final = 65_536
+_OK: Final = 200
 _GONE: Final = 499
 # What most requests have of headers that decide something: a secret, and that the body is JSON.
 _ORDINARY: Final = 2
@@ -61,41 +56,84 @@ class LimitReached(Exception):
         self.plan = plan
 
 
+class Asked:
+    """A request on its way in: who asks for what, and what of it is here by now."""
+
+    __slots__ = ("body", "caller", "credential", "endpoint", "face", "request_id")
+
+    def __init__(self, endpoint: Endpoint, face: Face, caller: Caller, request_id: str) -> None:
+        self.endpoint = endpoint
+        self.face = face
+        self.caller = caller
+        self.request_id = request_id
+        self.body: bytes | None = None
+        self.credential: Credential | None = None
+
+
+# What an admission lacks. It may bring the exchange itself; else admission is asked again.
+Missing = Awaitable[relay.Exchange | None]
+Steps = Coroutine[Any, Any, None]
+Run = Callable[[Steps], None]
+
+
 class Gateway:
     """Serves the model endpoints for one worker."""
 
     def __init__(
         self,
         worker: Worker,
-        router: Router,
+        planner: Planner,
         metrics: Metrics,
         *,
         limits: Limits,
         access: Access,
-        aside: Aside,
+        dispatch: Dispatch,
         next_id: Callable[[], str],
     ) -> None:
         self.worker = worker
-        self.router = router
+        self.planner = planner
         self._metrics = metrics
         self._limits = limits
         self._access = access
-        self._aside = aside
+        self._dispatch = dispatch
         self.next_id = next_id
 
-    def served(self) -> list[Price]:
-        """The models that are priced and served, as they are at this moment."""
-        return [
-            price
-            for price in self.worker.pricebook.list(self.worker.clock_ms())
-            if price.model and self.router.routes(price.model)
-        ]
+    def begin(self, endpoint: Endpoint, face: Face, caller: Caller, run: Run) -> "Waiting | None":
+        """Serve one request whose body is here as far as nothing has to be waited for.
+
+        The rest is handed to `run` as a coroutine, or goes on by itself when the upstream has
+        answered: most requests never need a task.
+        """
+        asked = Asked(endpoint, face, caller, self.next_id())
+        try:
+            admitted = self._admit(asked)
+        except Exception as error:
+            run(self._answer(asked, _fail(error)))
+            return None
+        if not isinstance(admitted, relay.Exchange):
+            run(self._answer(asked, self._enter(asked, admitted)))
+            return None
+        try:
+            started = self._dispatch.start(admitted)
+        except Exception as error:
+            self._close(admitted)
+            run(self._answer(asked, _fail(error)))
+            return None
+        if started is None:
+            run(self._answer(asked, self._carry(admitted)))
+            return None
+        return Waiting(self, asked, admitted, started, run)
 
     async def serve(self, endpoint: Endpoint, face: Face, caller: Caller) -> None:
         """Serve one request, from its headers to the last byte of its answer."""
-        request_id = self.next_id()
+        asked = Asked(endpoint, face, caller, self.next_id())
+        await self._answer(asked, self._enter(asked))
+
+    async def _answer(self, asked: Asked, steps: Awaitable[None]) -> None:
+        """Take the steps that lead to an answer; what goes wrong is an answer too."""
+        caller, face, request_id = asked.caller, asked.face, asked.request_id
         try:
-            await self._serve(endpoint, caller, face, request_id)
+            await steps
         except CallerGone:
             caller.status = caller.status or _GONE
         except InvariantViolated:
@@ -113,53 +151,109 @@ class Gateway:
             _log.exception("request_failed", request_id=request_id)
             await _say(caller, answers.broken(), face, request_id)
         finally:
-            self._metrics.count(endpoint.name, caller.status)
+            self._metrics.count(asked.endpoint.name, caller.status)
 
-    async def _serve(self, endpoint: Endpoint, caller: Caller, face: Face, request_id: str) -> None:
-        closed = self.worker.closed()
+    async def _enter(self, asked: Asked, missing: Missing | None = None) -> None:
+        """Wait for what is missing until the request is admitted, and carry it out."""
+        admitted = missing or self._admit(asked)
+        while not isinstance(admitted, relay.Exchange):
+            admitted = await admitted or self._admit(asked)
+        await self._carry(admitted)
+
+    def _admit(self, asked: Asked) -> relay.Exchange | Missing:
+        """Admit the request, or say what has to be waited for first.
+
+        That is awaited, and then this called again, unless it gives the exchange itself.
+        """
+        worker, caller, endpoint = self.worker, asked.caller, asked.endpoint
+        closed = worker.closed()
         if closed is not None:
             raise as_error(closed)
         headers = read_headers(caller.scope["headers"])
-        asked = None if len(headers) == _ORDINARY else labels.read(headers)
-        most = self._limits.max_body_bytes
-        body = caller.body_at_hand(most=most)
+        named = None if len(headers) == _ORDINARY else labels.read(headers)
+        body = asked.body
         if body is None:
-            vouch = partial(self._authenticate, headers, caller, endpoint, asked)
-            body = await caller.body(most=most, vouch=vouch)
-        found = fields.read_fields(body)
-        worker, now_ms = self.worker, self.worker.clock_ms()
+            body = asked.body = caller.body_at_hand(most=self._limits.max_body_bytes)
+            if body is None:
+                return self._read_body(asked, headers, named)
+        call, now_ms = calls.read_plain(endpoint, body), worker.clock_ms()
+        found = {} if call is not None else fields.read_fields(body)
         secret = _secret(headers)
-        credential = worker.keyring.find(secret) or await self._load(secret)
+        credential = asked.credential or worker.keyring.find(secret)
+        if credential is None:
+            return self._load(asked, secret)
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
         noted = None
-        if asked or credential.restrictions is not None:
-            noted = self._access.enter(credential, caller, endpoint, asked)
-        try:
-            call = calls.read_call(endpoint, found, body)
-        except Invalid:
-            # That there is no such model goes before what is wrong with the request for it.
-            self._find_price(fields.model_of(found), credential, now_ms)
-            raise
+        if named or credential.restrictions is not None:
+            noted = self._access.enter(credential, caller, endpoint, named)
+        if call is None:
+            call = self.planner.read(endpoint, found, body, credential, now_ms)
         slots = credential.slots_for(call.model)
-        plan = self._plan(call, credential, slots, noted, now_ms)
+        plan = self.planner.plan(call, credential, slots, noted, now_ms)
         hold = worker.hold_at_once(slots, plan.needs, now_ms)
         if hold is None:
-            hold = await self._wait_for_hold(credential, plan)
+            return self._wait_for_hold(asked, credential, plan)
+        return self._open(asked, credential, plan, hold)
+
+    def _open(self, asked: Asked, credential: Credential, plan: Plan, hold: Hold) -> relay.Exchange:
         self._metrics.holds_open += 1
-        exchange = relay.Exchange(caller, plan, credential, hold, self.worker, request_id, face)
+        return relay.Exchange(
+            asked.caller, plan, credential, hold, self.worker, asked.request_id, asked.face
+        )
+
+    def _close(self, exchange: relay.Exchange) -> None:
+        exchange.end()
+        self._metrics.holds_open -= 1
+
+    async def _carry(
+        self, exchange: relay.Exchange, started: StartedResponse | None = None
+    ) -> None:
+        """Send an admitted request, unless it has been `started`, and relay the answer."""
         try:
-            response = await self._send(exchange)
-            if call.is_stream:
+            response = await self._dispatch.send(exchange, started)
+            if exchange.plan.call.is_stream:
                 await relay.stream(exchange, response, self._limits.disconnect_drain_s)
             else:
                 await relay.whole(exchange, response)
         finally:
-            exchange.end()
-            self._metrics.holds_open -= 1
+            self._close(exchange)
 
-    async def _load(self, secret: bytes) -> Credential:
-        found = await self.worker.keyring.load(secret)
+    def arrived(
+        self, asked: Asked, exchange: relay.Exchange, started: StartedResponse
+    ) -> Steps | None:
+        """Go on with a call of which an answer, or a failure, has come; return what is left."""
+        if started.status != _OK or not started.is_whole:
+            return self.go_on(asked, exchange, started)
+        try:
+            exchange.response = started
+            body = started.take()
+            lines = relay.sell(exchange, started, body)
+            if not asked.caller.answer_at_once(lines, body):
+                return self._answer(asked, asked.caller.answer_ready(lines, body))
+        except Exception as error:
+            return self._answer(asked, _fail(error))
+        finally:
+            self._close(exchange)
+        self._metrics.count(asked.endpoint.name, asked.caller.status)
+        return None
+
+    def go_on(self, asked: Asked, exchange: relay.Exchange, started: StartedResponse) -> Steps:
+        """Wait for the rest of a call that was begun."""
+        return self._answer(asked, self._carry(exchange, started))
+
+    async def _read_body(
+        self, asked: Asked, headers: Headers, named: Mapping[str, str] | None
+    ) -> None:
+        caller, endpoint = asked.caller, asked.endpoint
+        vouch = partial(self._authenticate, headers, caller, endpoint, named)
+        asked.body = await caller.body(most=self._limits.max_body_bytes, vouch=vouch)
+
+    async def _load(self, asked: Asked, secret: bytes) -> None:
+        asked.credential = await self._find(secret)
+
+    async def _find(self, secret: bytes) -> Credential:
+        found = self.worker.keyring.find(secret) or await self.worker.keyring.load(secret)
         if isinstance(found, Reason):
             raise as_error(deny(found))
         return found
@@ -173,16 +267,18 @@ class Gateway:
     ) -> None:
         """Raise unless the caller may call: before a long body is read, it is checked by itself."""
         secret, now_ms = _secret(headers), self.worker.clock_ms()
-        credential = self.worker.keyring.find(secret) or await self._load(secret)
+        credential = await self._find(secret)
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
         self._access.enter(credential, caller, endpoint, asked)
 
-    async def _wait_for_hold(self, credential: Credential, plan: Plan) -> Hold:
+    async def _wait_for_hold(
+        self, asked: Asked, credential: Credential, plan: Plan
+    ) -> relay.Exchange:
         answer = await self.worker.hold(plan.slots, plan.needs)
         if isinstance(answer, Deny):
             raise LimitReached(answer, credential, plan)
-        return answer
+        return self._open(asked, credential, plan, answer)
 
     async def _refuse(
         self, caller: Caller, reached: LimitReached, face: Face, request_id: str
@@ -201,82 +297,49 @@ class Gateway:
             headers += face.limit_fields(reached.plan.slots, self.worker.clock_ms())
         await caller.answer(status, headers, body)
 
-    def _plan(
+
+class Waiting:
+    """A call whose request is out, and which nothing runs for until its upstream has answered."""
+
+    __slots__ = ("_asked", "_exchange", "_gateway", "_run", "_started")
+
+    def __init__(
         self,
-        call: Call,
-        credential: Credential,
-        slots: Sequence[Slot],
-        noted: str | None,
-        now_ms: int,
-    ) -> Plan:
-        """Route and price the call, and bound what it can cost; `noted` are its labels."""
-        routes, price = self._find_price(call.model, credential, now_ms)
-        calls.require_rates(call, price)
-        try:
-            most = bounds.bound_request(
-                price,
-                body_bytes=call.body_bytes,
-                has_media=call.has_media,
-                has_output=call.endpoint is CHAT,
-                wanted_output=call.max_output,
-                choices=call.choices,
-                free_nanos=partial(_free_nanos, slots, now_ms),
-            )
-        except InvalidQuantity as error:
-            limit = call.limit_field or "model"
-            message = "This could cost more than any amount of money."
-            raise fields.invalid("invalid_value", limit, message) from error
-        needs = Amounts(most.cost_nanos, 1, most.tokens, 1)
-        return Plan(call, price, routes, most.max_output, most.prompt_tokens, needs, slots, noted)
+        gateway: Gateway,
+        asked: Asked,
+        exchange: relay.Exchange,
+        started: StartedResponse,
+        run: Run,
+    ) -> None:
+        self._gateway = gateway
+        self._asked = asked
+        self._exchange = exchange
+        self._started: StartedResponse | None = started
+        self._run = run
+        started.told = self._arrived
 
-    def _find_price(
-        self, model: str, credential: Credential, now_ms: int
-    ) -> tuple[Sequence[Route], Price]:
-        routes: Sequence[Route] = self.router.routes(model)
-        if not routes:
-            raise NotFound("model_not_found", "The model does not exist.", param="model")
-        if credential.restrictions is not None:
-            routes = self._access.require_model(credential.restrictions, routes, model)
-        book = self.worker.pricebook
-        price = book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
-        if price is None:
-            raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
-        return routes, price
+    def go_on(self) -> None:
+        """Have a task wait from now on, which can be counted and cancelled."""
+        started = self._take()
+        if started is not None:
+            self._run(self._gateway.go_on(self._asked, self._exchange, started))
 
-    @failpoints.before("hold.taken")
-    async def _send(self, exchange: relay.Exchange) -> UpstreamResponse:
-        """The first answer of an upstream that is worth relaying; notes whose it is.
+    def _arrived(self) -> None:
+        started = self._take()
+        if started is not None:
+            rest = self._gateway.arrived(self._asked, self._exchange, started)
+            if rest is not None:
+                self._run(rest)
 
-        Fails over to the next upstream on connection errors, time-outs, overload and a refusal of
-        our key, always before the caller has seen a byte.
-        """
-        plan, aside = exchange.plan, self._aside
-        routes = aside.choose(plan.routes) if aside.is_needed else plan.routes
-        path, last = plan.call.endpoint.path, routes[-1] if routes else None
-        for route in routes:
-            exchange.route = route
-            upstream = route.upstream
-            body = calls.upstream_body(plan.call, route=route, max_output=plan.max_output)
-            try:
-                response = await upstream.client.send(b"POST", path, upstream.headers, body)
-            except UpstreamError as error:
-                # After a time-out the upstream may be at work, and would sell the call twice.
-                if route is last or (error.request_sent and error.kind.startswith("timeout")):
-                    raise
-                self._metrics.upstream_failed(error.kind)
-                continue
-            if response.status == 200:
-                if aside.is_needed:
-                    aside.answered(upstream)
-                return response
-            self._metrics.upstream_failed(str(response.status))
-            if response.status == _OUR_KEY:
-                aside.refused(upstream)
-            if route is last or response.status not in _WORTH_ANOTHER:
-                raise await _refused(response, upstream.headers)
-            response.abort()
-        # Every one that could serve it is set aside.
-        raise answers.from_status(_OUR_KEY, [], b"")
+    def _take(self) -> StartedResponse | None:
+        started, self._started = self._started, None
+        if started is not None:
+            started.told = None
+        return started
+
+
+async def _fail(error: Exception) -> None:
+    raise error
 
 
 async def _say(caller: Caller, error: BursarError, face: Face, request_id: str) -> None:
@@ -292,23 +355,3 @@ def _secret(headers: Headers) -> bytes:
 
 def _unusable(credential: Credential, now_ms: int) -> BursarError:
     return as_error(deny(credential.refused(now_ms) or Reason.UNKNOWN))
-
-
-def _free_nanos(slots: Sequence[Slot], now_ms: int) -> int:
-    """What the tightest of these cost allowances has left that nobody holds."""
-    free = [slot.free_at(now_ms) for slot in slots if slot.index == COST]
-    return min((nanos for nanos in free if nanos is not None), default=0)
-
-
-async def _refused(
-    response: UpstreamResponse, sent: Sequence[tuple[bytes, bytes]]
-) -> answers.UpstreamRefused:
-    if 300 <= response.status < 400 or response.status < 200:
-        response.abort()
-        return answers.invalid()
-    body = await response.read()
-    for name, value in sent:
-        if name == b"authorization":
-            # Some say in their refusals which key they were called with, and it is ours.
-            body = body.replace(value.removeprefix(b"Bearer "), b"[hidden]")
-    return answers.from_status(response.status, response.headers, body[:_MOST_ERROR_BODY])

@@ -194,6 +194,16 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
     """Relay an answer that comes in one piece."""
     exchange.response = response
     body = await response.read()
+    lines = sell(exchange, response, body)
+    if not exchange.caller.answer_at_once(lines, body):
+        await exchange.caller.answer_ready(lines, body)
+
+
+def sell(exchange: Exchange, response: UpstreamResponse, body: bytes) -> bytes:
+    """Charge for a whole answer; return the header lines with which it goes out.
+
+    Raises UpstreamRefused, with nothing charged, for an answer that is none.
+    """
     exchange.mark_first_byte()
     usage = usage_of_body(body)
     estimated = 0
@@ -216,8 +226,7 @@ async def whole(exchange: Exchange, response: UpstreamResponse) -> None:
     limits = exchange.limit_headers()
     if limits:
         lines += ratelimits.lines(limits)
-    if not exchange.caller.answer_at_once(lines, body):
-        await exchange.caller.answer_ready(lines, body)
+    return lines
 
 
 async def stream(exchange: Exchange, response: UpstreamResponse, drain_s: float) -> None:

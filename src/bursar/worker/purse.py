@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from bursar.core.allowances import Allowance, AllowanceRef, Resource
 from bursar.core.windows import Window, bounds
 from bursar.store.plane.charges import Move
@@ -269,7 +271,7 @@ class Hold:
         ]
 
 
-class Settlement(NamedTuple):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """A hold's end: cost covered by leases, cost beyond them, and what moves where."""
 
     covered_nanos: int

@@ -10,8 +10,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from bursar import failpoints
@@ -29,7 +29,7 @@ _MOST_KEPT = 20_000
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-class Settled(NamedTuple):
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """A charge on its way and the leases that its cost is still pending in."""
 
     charge: Charge
@@ -69,7 +69,8 @@ class Settlement:
         self._settled_seq = 0
         self.is_storage_full = False
         # Settled lately, and when: what a standby that takes over may not have heard of.
-        self._kept: deque[tuple[int, Charge]] = deque()
+        self._kept: deque[tuple[int, Sequence[Settled]]] = deque()
+        self._kept_charges = 0
 
     @property
     def backlog(self) -> int:
@@ -195,7 +196,8 @@ class Settlement:
             settled = 0
             async with self._database.write() as tx:
                 await workers.insert_former(tx, worker_id=self._worker_id, host="")
-        again = [charge for _, charge in self._kept if settled < charge.seq < before]
+        kept = [item.charge for _, batch in self._kept for item in batch]
+        again = [charge for charge in kept if settled < charge.seq < before]
         first = again[0].seq if again else before
         lost = first - settled - 1
         self._metrics.lost += lost
@@ -211,9 +213,10 @@ class Settlement:
     def _keep(self, batch: Sequence[Settled]) -> None:
         """Remember what was settled for as long as a standby may be behind."""
         now_ms = time.monotonic_ns() // 1_000_000
-        self._kept.extend((now_ms, item.charge) for item in batch)
-        while self._kept[0][0] < now_ms - _KEPT_MS or len(self._kept) > _MOST_KEPT:
-            self._kept.popleft()
+        self._kept.append((now_ms, batch))
+        self._kept_charges += len(batch)
+        while self._kept[0][0] < now_ms - _KEPT_MS or self._kept_charges > _MOST_KEPT:
+            self._kept_charges -= len(self._kept.popleft()[1])
 
     async def _settle_singly(self, batch: Sequence[Settled]) -> None:
         for item in batch:

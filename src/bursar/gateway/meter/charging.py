@@ -5,7 +5,9 @@ reported. Must not know sockets, or who is told.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from bursar.core.bounds import BYTES_PER_TOKEN
 from bursar.core.prices import InvalidQuantity, Price, cost_nanos
@@ -20,7 +22,7 @@ _PRODUCT: Final = "gateway"
 _OTHERS: Final = ("input_audio_tokens", "output_audio_tokens", "cache_write_tokens")
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What one call may use at most, at which price, and where it can be served.
 
     `max_output` is the limit sent upstream for each choice; None sends none (embeddings). `slots`
@@ -37,7 +39,7 @@ class Plan(NamedTuple):
     labels: str | None = None
 
 
-class Sale(NamedTuple):
+class Sale(msgspec.Struct, frozen=True, gc=False):
     """What was sold: the usage, its cost in nano-USD, and whether we had to estimate it."""
 
     usage: Usage

@@ -12,7 +12,6 @@ to be fetched from anywhere.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -39,7 +38,7 @@ _TEXT_FIELDS = frozenset(
 )
 
 
-class Usage(NamedTuple):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one call, parts included in their totals.
 
     `input_tokens` includes the cached, cache-writing and audio parts; `output_tokens` includes

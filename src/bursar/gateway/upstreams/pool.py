@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from collections import deque
 
-from bursar.gateway.outbox import Outbox
+from bursar.gateway.http.outbox import Outbox
 from bursar.gateway.upstreams.http11.connections import Connection
 from bursar.gateway.upstreams.http11.exchanges import Exchange
 from bursar.gateway.upstreams.http11.slots import Slots
@@ -28,7 +28,7 @@ from bursar.gateway.upstreams.port import (
     parse_origin,
 )
 
-_MAX_STATIC_HEADS = 256
+_MAX_HEADS = 256
 _METHODS_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"DELETE"))
 
 
@@ -55,6 +55,7 @@ class KeepAlivePool:
         self._sweep_s = sweep_s
         self._sweeper: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[bytes, bytes], bytes] = {}
+        self._fields: dict[Headers, bytes] = {}
         self._open: set[Connection] = set()
         self._emptied = asyncio.Event()
         self._idle: deque[Connection] = deque()
@@ -77,7 +78,9 @@ class KeepAlivePool:
         """How many calls wait for a slot."""
         return self._slots.waiting
 
-    async def send(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> Exchange:
+    async def send(
+        self, method: bytes, path: bytes, headers: Headers, body: bytes, *, is_again: bool = False
+    ) -> Exchange:
         """Send one request; see `UpstreamClient.send`.
 
         Repeats the request once, on a new connection, if a reused one turns out to have been
@@ -86,16 +89,25 @@ class KeepAlivePool:
         """
         request = self._render(method, path, headers, body)
         is_head_request = method == b"HEAD"
-        connection = self._take_at_once() or await self._take()
-        exchange = connection.start(request, is_head_request=is_head_request)
-        await exchange.head()
-        if exchange.is_stale:
-            connection = await self._take(must_be_new=True)
+        if not is_again:
+            connection = self._take_at_once() or await self._take()
             exchange = connection.start(request, is_head_request=is_head_request)
-            await exchange.head()
-        if not exchange.status and exchange.error is not None:
+            if await exchange.answered():
+                return exchange
+        connection = await self._take(must_be_new=True)
+        exchange = connection.start(request, is_head_request=is_head_request)
+        if not await exchange.answered() and exchange.error is not None:
             raise exchange.error
         return exchange
+
+    def start(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> Exchange | None:
+        """Send one request on an idle connection; see `UpstreamClient.start`."""
+        request = self._render(method, path, headers, body)
+        connection = self._take_at_once()
+        if connection is None:
+            return None
+        exchange = connection.start(request, is_head_request=method == b"HEAD")
+        return exchange if exchange.error is None else None
 
     async def close(self) -> None:
         """Close every connection; see `UpstreamClient.close`."""
@@ -210,6 +222,15 @@ class KeepAlivePool:
 
     def _render(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> bytes:
         static = self._heads.get((method, path)) or self._static_head(method, path)
+        # The gateway's own headers, a tuple, are the same for every request.
+        fields = self._fields.get(headers) if type(headers) is tuple else None
+        if fields is None:
+            fields = self._render_fields(headers)
+        if not body and method in _METHODS_WITHOUT_BODY:
+            return b"%b%b\r\n" % (static, fields)
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (static, fields, len(body), body)
+
+    def _render_fields(self, headers: Headers) -> bytes:
         lines = [
             b"%b: %b\r\n" % header for header in headers if header[0].lower() not in OWN_HEADERS
         ]
@@ -220,9 +241,9 @@ class KeepAlivePool:
             or b"\0" in fields
         ):
             raise ValueError("a header holds a line break or NUL")
-        if not body and method in _METHODS_WITHOUT_BODY:
-            return b"%b%b\r\n" % (static, fields)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (static, fields, len(body), body)
+        if type(headers) is tuple and len(self._fields) < _MAX_HEADS:
+            self._fields[headers] = fields
+        return fields
 
     def _static_head(self, method: bytes, path: bytes) -> bytes:
         check_target(method, path)
@@ -233,7 +254,7 @@ class KeepAlivePool:
             path,
             origin.authority.encode(),
         )
-        if len(self._heads) < _MAX_STATIC_HEADS:
+        if len(self._heads) < _MAX_HEADS:
             self._heads[method, path] = head
         return head
 

@@ -74,7 +74,7 @@ class AiohttpPool:
         return self._slots.waiting
 
     async def send(
-        self, method: bytes, path: bytes, headers: Headers, body: bytes
+        self, method: bytes, path: bytes, headers: Headers, body: bytes, *, is_again: bool = False
     ) -> AiohttpResponse:
         """Send one request; see `UpstreamClient.send` and `KeepAlivePool.send`."""
         check_target(method, path)
@@ -94,6 +94,9 @@ class AiohttpPool:
             call.abort()
             raise
         return call
+
+    def start(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> None:
+        """Never at once: aiohttp waits; see `UpstreamClient.start`."""
 
     async def close(self) -> None:
         """Close every connection; see `UpstreamClient.close`."""

@@ -8,7 +8,7 @@ long it may take and how much it may hold. Must not know prices, keys or any one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
@@ -111,17 +111,46 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class StartedResponse(UpstreamResponse, Protocol):
+    """An answer that is still to come, of a request that is on its way."""
+
+    # Called, once set, whenever something has arrived or failed; must not raise.
+    told: Callable[[], None] | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the answer is here, and `take` gives its body."""
+        ...
+
+    def take(self) -> bytes:
+        """Return the body of a whole answer, without waiting."""
+        ...
+
+    async def answered(self) -> bool:
+        """Wait for status and headers; False: the request never got there, and may be sent again.
+
+        Raises `UpstreamError`.
+        """
+        ...
+
+
 class UpstreamClient(Protocol):
     """Calls one upstream; one object for the life of the worker."""
 
     async def send(
-        self, method: bytes, path: bytes, headers: Headers, body: bytes
+        self, method: bytes, path: bytes, headers: Headers, body: bytes, *, is_again: bool = False
     ) -> UpstreamResponse:
         """Send one request and return when its response headers are there.
 
-        `path` starts with a slash and follows the base URL's own path. Redirects are answers like
+        `is_again` sends one that was started and did not get there, for the last time. `path` starts with a slash and follows the base URL's own path. Redirects are answers like
         any other. Raises `UpstreamError`.
         """
+        ...
+
+    def start(
+        self, method: bytes, path: bytes, headers: Headers, body: bytes
+    ) -> StartedResponse | None:
+        """Send one request if that needs no waiting; None: nothing was sent, use `send`."""
         ...
 
     async def close(self) -> None:

@@ -146,7 +146,7 @@ class Sandbox:
         self._is_closed = False
 
     async def send(
-        self, method: bytes, path: bytes, headers: Headers, body: bytes
+        self, method: bytes, path: bytes, headers: Headers, body: bytes, *, is_again: bool = False
     ) -> SandboxResponse:
         """Answer one request; see `UpstreamClient.send`."""
         if self._is_closed:
@@ -175,6 +175,9 @@ class Sandbox:
         if name == "embed":
             return _embeddings(ask)
         return _completion(ask, manner, words=_words(name, ask), seed=body)
+
+    def start(self, method: bytes, path: bytes, headers: Headers, body: bytes) -> None:
+        """Never at once; see `UpstreamClient.start`."""
 
     async def close(self) -> None:
         """Refuse what comes later; what is being answered is finished."""

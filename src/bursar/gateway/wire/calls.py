@@ -5,7 +5,6 @@ from the fields as they were read, so a field sent twice cannot mean one thing h
 there. Must not know keys or upstreams.
 """
 
-from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from bursar.core.bounds import MOST_CHOICES, MOST_TOKENS
 from bursar.core.errors import Forbidden
 from bursar.core.prices import Price
-from bursar.core.text import MODEL_LENGTH
+from bursar.core.text import MODEL_LENGTH, is_model_name
 from bursar.gateway.routing import Route
 from bursar.gateway.wire import fields as fields_
 from bursar.gateway.wire import messages
@@ -67,23 +66,21 @@ DROPPED: Final = frozenset(
     }
 )
 
-# Fields that few requests carry; a request without them is read in one go.
-_SELDOM: Final = frozenset(
-    {
-        "audio",
-        "best_of",
-        "enable_search",
-        "logit_bias",
-        "metadata",
-        "modalities",
-        "prediction",
-        "search_parameters",
-        "service_tier",
-        "stream_options",
-        "user",
-        "web_search_options",
-    }
-)
+# Fields of which an upstream gets what was read and priced here, or nothing. Some servers take any
+# spelling for a field's name, so no other one of these goes on.
+_OURS: Final = DROPPED | {
+    "best_of",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "input",
+    "model",
+    "n",
+    "service_tier",
+    "stream",
+    "stream_options",
+    "tools",
+}
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -101,8 +98,8 @@ class _Tool(msgspec.Struct, gc=False):
     type: Literal["function", "custom"]
 
 
-class _Chat(msgspec.Struct, gc=False):
-    """A chat request whose every field that matters is as it should be, and which is all text."""
+class _Chat(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A chat request that is all text, with no field but these, each as it should be."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_LENGTH)]
     messages: Annotated[
@@ -118,6 +115,13 @@ class _Chat(msgspec.Struct, gc=False):
     frequency_penalty: float | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=fields_.MOST_STOPS)] | None = None
     tools: list[_Tool] | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
+    parallel_tool_calls: msgspec.Raw = msgspec.Raw()
+    reasoning_effort: msgspec.Raw = msgspec.Raw()
+    response_format: msgspec.Raw = msgspec.Raw()
+    seed: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = msgspec.Raw()
+    top_logprobs: msgspec.Raw = msgspec.Raw()
 
 
 _decode_chat = msgspec.json.Decoder(_Chat).decode
@@ -125,11 +129,11 @@ _decode_any = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)
-class Call:
-    """One request: what it asks for and the fields that it came with.
+class Call(msgspec.Struct, gc=False):
+    """One request: what it asks for and the body that it came with.
 
-    `max_output` None: the caller named no limit. `choices` is how many answers are wanted.
+    `max_output` None: the caller named no limit. `choices` is how many answers are wanted. `fields`
+    None: they are what the body says, whoever reads it.
     """
 
     endpoint: Endpoint
@@ -138,48 +142,54 @@ class Call:
     wants_usage: bool
     max_output: int | None
     choices: int
-    body_bytes: int
     has_media: bool
     wants_audio: bool
-    fields: Fields = field(repr=False)
+    body: bytes
+    fields: Fields | None = None
     limit_field: str | None = None
 
-
-def read_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
-    """What the request asks for. Raises Invalid with the field at fault, or NotFound."""
-    if endpoint is CHAT and fields.keys().isdisjoint(_SELDOM):
-        try:
-            return _plain_call(_decode_chat(body), fields, body)
-        except UNREADABLE:
-            # Something is not as it should be; what exactly is found out field by field.
-            return _any_call(endpoint, fields, body)
-    return _any_call(endpoint, fields, body)
+    @property
+    def body_bytes(self) -> int:
+        """How long the body is: no prompt has more tokens."""
+        return len(self.body)
 
 
-def _plain_call(chat: _Chat, fields: Fields, body: bytes) -> Call:
-    """The call of a chat request that uses nothing out of the ordinary."""
-    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
-        raise fields_.both_limits()
+def read_plain(endpoint: Endpoint, body: bytes) -> Call | None:
+    """The call of a chat request that uses nothing out of the ordinary, read in one go.
+
+    None: what it asks for, or what is wrong with it, is found out field by field.
+    """
+    if endpoint is not CHAT or not fields_.has_one_meaning(body):
+        return None
+    try:
+        chat = _decode_chat(body)
+    except UNREADABLE:
+        return None
     limit, limit_field = chat.max_tokens, "max_tokens"
     if chat.max_completion_tokens is not None:
+        if limit is not None:
+            return None
         limit, limit_field = chat.max_completion_tokens, "max_completion_tokens"
+    if not is_model_name(chat.model):
+        return None
+    # By position, in the order of the fields.
     return Call(
-        endpoint=CHAT,
-        model=fields_.served_name(chat.model),
-        is_stream=bool(chat.stream),
-        wants_usage=False,
-        max_output=limit,
-        choices=chat.n or 1,
-        body_bytes=len(body),
-        has_media=False,
-        wants_audio=False,
-        fields=fields,
-        limit_field=None if limit is None else limit_field,
+        CHAT,
+        chat.model,
+        bool(chat.stream),
+        False,  # noqa: FBT003
+        limit,
+        chat.n or 1,
+        False,  # noqa: FBT003
+        False,  # noqa: FBT003
+        body,
+        None,
+        None if limit is None else limit_field,
     )
 
 
-def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
-    """The call of any request, every field looked at by itself."""
+def read_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
+    """What any request asks for. Raises Invalid with the field at fault, or NotFound."""
     model = fields_.model_of(fields)
     is_chat = endpoint is CHAT
     is_stream = fields_.flag(fields, "stream") if is_chat else False
@@ -199,9 +209,9 @@ def _any_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
         wants_usage=fields_.wants_usage(fields, is_stream=is_stream),
         max_output=max_output,
         choices=fields_.choices(fields) if is_chat else 1,
-        body_bytes=len(body),
         has_media=has_media,
         wants_audio="audio" in fields or b'"audio"' in bytes(fields.get("modalities", b"")),
+        body=body,
         fields=fields,
         limit_field=limit_field,
     )
@@ -212,20 +222,30 @@ def upstream_body(call: Call, *, route: Route, max_output: int | None) -> bytes:
 
     `max_output` None sends no limit (embeddings).
     """
-    if call.fields.keys().isdisjoint(DROPPED):
-        fields: dict[str, object] = dict(call.fields)
-    else:
-        fields = {name: value for name, value in call.fields.items() if name not in DROPPED}
+    found = call.fields
+    if found is None:
+        if route.model == call.model and max_output == call.max_output and not call.is_stream:
+            return call.body
+        found = fields_.read_fields(call.body)
+    fields: dict[str, object] = {
+        name: value
+        for name, value in found.items()
+        if name not in DROPPED and (_is_plain(name) or name.casefold() not in _OURS)
+    }
     fields["model"] = route.model
     if max_output is not None:
         fields[call.limit_field or route.limit_field] = max_output
     if call.is_stream:
-        asked = call.fields.get("stream_options")
+        asked = found.get("stream_options")
         options = None if asked is None else _decode_any(asked)
         fields["stream_options"] = {**(options or {}), "include_usage": True}
     else:
         fields.pop("stream_options", None)
     return _encode(fields)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.islower()
 
 
 def require_rates(call: Call, price: Price) -> None:

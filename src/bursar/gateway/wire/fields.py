@@ -73,6 +73,22 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     return fields
 
 
+def has_one_meaning(body: bytes) -> bool:
+    """Whether this body, if it is JSON, has no decisive field twice, however its name is written.
+
+    Such a body may go on as it came. False may also mean that a closer look is needed.
+    """
+    if len(body) > bulk.LARGE or b"\\u" in body:
+        return False
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            return False
+    count = body.count
+    return not [name for name in _DOUBLED if count(name) > 1]
+
+
 def _require_utf8(body: bytes) -> None:
     try:
         body.decode()

@@ -284,10 +284,7 @@ async def run(tx: WriteTx, texts: tuple[str, str], rows: Sequence[tuple[object, 
     if tx.dialect == POSTGRESQL:
         columns = tuple(list(column) for column in zip(*rows, strict=True))
         return (await tx.driver(texts[0], columns)).rowcount
-    written = 0
-    for row in rows:
-        written += (await tx.driver(texts[1], row)).rowcount
-    return written
+    return (await tx.driver(texts[1], list(rows))).rowcount
 
 
 def _text(tx: WriteTx, texts: tuple[str, str]) -> str:

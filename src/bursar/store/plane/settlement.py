@@ -5,6 +5,9 @@ batch is a handful of statements. `settle_one` is the careful one, for a single 
 is gone (the worker was fenced) or too small (the upstream sold more than was held): it charges as
 far as the allowances go and books the rest as overrun. Both move the worker's sequence number in
 the same transaction. Must not know why a batch is settled, or when.
+
+A booked charge is one as its usage row has it: `cost_nanos` is what was charged, `excess_nanos`
+what nobody could be charged for.
 """
 
 import operator
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import insert
 
 from bursar.core.allowances import Allowance, AllowanceRef
@@ -57,17 +61,16 @@ async def settle(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) -> b
         raise NotCovered("a charge exceeds its hold")
     if not await _advance(tx, worker_id=worker_id, charges=charges):
         return False
-    rows = [_usage_row(worker_id, charge, 0) for charge in charges]
     sums = sum_moves(charges)
-    await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
     moves = [(*key, from_lease, used) for key, (from_lease, used) in sums.items()]
     held = [(worker_id, *move[:7]) for move in moves if move[6]]
     if tx.dialect == POSTGRESQL:
-        await _write_batch(tx, rows, held, moves)
+        await leases.lock(tx, refs=sorted({AllowanceRef(*key[:5]) for key in sums}))
+        await _write_batch(tx, worker_id, charges, held, moves)
     else:
         _require_covered(await leases.run(tx, statements.SETTLE_LEASES, held), held)
         await leases.run(tx, statements.SETTLE_ALLOWANCES, moves)
-        await _insert_usage(tx, rows)
+        await _insert_usage(tx, worker_id, charges)
     return True
 
 
@@ -75,12 +78,12 @@ async def record(
     tx: WriteTx, *, worker_id: int, charges: Sequence[Charge], moves: Sequence[tuple[Any, ...]]
 ) -> None:
     """Write usage rows that no lease pays for, and count `moves` in allowances that are locked."""
-    rows = [_usage_row(worker_id, charge, 0) for charge in charges]
+    booked = [structs.replace(charge, excess_nanos=0) for charge in charges]
     if tx.dialect == POSTGRESQL:
-        await _write_batch(tx, rows, [], list(moves))
+        await _write_batch(tx, worker_id, booked, [], list(moves))
     else:
         await leases.run(tx, statements.SETTLE_ALLOWANCES, moves)
-        await _insert_usage(tx, rows)
+        await _insert_usage(tx, worker_id, booked)
 
 
 async def settle_one(tx: WriteTx, *, worker_id: int, charge: Charge) -> tuple[bool, int]:
@@ -100,7 +103,8 @@ async def settle_one(tx: WriteTx, *, worker_id: int, charge: Charge) -> tuple[bo
         used = charged if move.resource == COST else move.used
         await _move_one(tx, worker_id, charge, move, used, min(held[move], move.from_lease, used))
     overrun = asked - charged
-    await _insert_usage(tx, [_usage_row(worker_id, charge, overrun, charged)])
+    booked = structs.replace(charge, cost_nanos=charged, excess_nanos=overrun)
+    await _insert_usage(tx, worker_id, [booked])
     if overrun:
         await _book_overrun(tx, charge, overrun)
     return True, overrun
@@ -128,12 +132,14 @@ async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) ->
     )
 
 
-async def _write_batch(tx: WriteTx, rows: _Rows, held: _Rows, moves: _Rows) -> None:
-    documents = tuple(_encode(each).decode() for each in (rows, held, moves))
-    answer: Any = (await tx.driver(statements.SETTLE_BATCH, documents)).one()
+async def _write_batch(
+    tx: WriteTx, worker_id: int, booked: Sequence[Charge], held: _Rows, moves: _Rows
+) -> None:
+    documents = (_encode(each).decode() for each in (booked, held, moves))
+    answer: Any = (await tx.driver(statements.SETTLE_BATCH, (*documents, worker_id))).one()
     added, shrunk = answer
     _require_covered(shrunk, held)
-    _require_new(added, rows)
+    _require_new(added, booked)
 
 
 def _require_covered(shrunk: int, held: _Rows) -> None:
@@ -141,9 +147,10 @@ def _require_covered(shrunk: int, held: _Rows) -> None:
         raise NotCovered("a lease is smaller than its charges")
 
 
-def _require_new(added: int, rows: _Rows) -> None:
-    if added != len(rows):
-        raise InvariantViolated("event_id_reused", f"{len(rows) - added} events were there already")
+def _require_new(added: int, booked: Sequence[Charge]) -> None:
+    known = len(booked) - added
+    if known:
+        raise InvariantViolated("event_id_reused", f"{known} events were there already")
 
 
 def _require_known(charge: Charge, locked: dict[AllowanceRef, Allowance]) -> None:
@@ -191,14 +198,28 @@ def _affordable(
     return charged
 
 
-async def _insert_usage(tx: WriteTx, rows: _Rows) -> None:
+async def _insert_usage(tx: WriteTx, worker_id: int, booked: Sequence[Charge]) -> None:
     if tx.dialect == POSTGRESQL:
-        await _write_batch(tx, rows, [], [])
+        await _write_batch(tx, worker_id, booked, [], [])
         return
-    _require_new((await tx.driver(statements.INSERT_USAGE, rows)).rowcount, rows)
+    rows = [_usage_row(worker_id, charge) for charge in booked]
+    _require_new(await _insert_many(tx, rows), booked)
     hourly = _by_hour(rows)
     await tx.driver(statements.ADD_HOURLY, hourly)
     await tx.driver(statements.ADD_DAILY, _by_day(hourly))
+
+
+async def _insert_many(tx: WriteTx, rows: _Rows) -> int:
+    """Insert rows on SQLite, many at a time; return how many were new."""
+    few, most = statements.INSERT_USAGE
+    added = 0
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        size = few if len(part) <= few else most
+        values = [value for row in part for value in row]
+        values += [None] * (size * statements.USAGE_COLUMNS - len(values))
+        added += (await tx.driver(statements.INSERT_USAGE[size], tuple(values))).rowcount
+    return added
 
 
 def _by_hour(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -223,10 +244,7 @@ def _by_day(hours: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(*key, *total) for key, total in sums.items()]
 
 
-def _usage_row(
-    worker_id: int, charge: Charge, overrun_nanos: int, cost_nanos: int | None = None
-) -> tuple[object, ...]:
-    cost = charge.cost_nanos if cost_nanos is None else cost_nanos
+def _usage_row(worker_id: int, charge: Charge) -> tuple[object, ...]:
     return (
         charge.account_id,
         charge.at_ms,
@@ -247,8 +265,8 @@ def _usage_row(
         charge.reasoning_tokens,
         charge.quantities,
         charge.price_id,
-        cost,
-        overrun_nanos,
+        charge.cost_nanos,
+        charge.excess_nanos,
         charge.duration_ms,
         charge.first_byte_ms,
         charge.labels,

@@ -6,6 +6,23 @@ cross, runs the same thing once a row. Constants only: nothing here is ever asse
 
 from typing import Final
 
+# --- workers -------------------------------------------------------------------------------------
+
+# What makes a batch apply once: it commits with the batch. Its heartbeat is as in `workers`.
+ADVANCE_WORKER: Final = (
+    """
+    UPDATE workers
+       SET settled_seq = $3,
+           heartbeat_ms = greatest(
+               heartbeat_ms + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+     WHERE id = $1 AND settled_seq = $2
+    """,
+    """
+    UPDATE workers SET settled_seq = ?3, heartbeat_ms = max(heartbeat_ms + 1, ?4)
+     WHERE id = ?1 AND settled_seq = ?2
+    """,
+)
+
 # --- allowances and leases -----------------------------------------------------------------------
 
 # FOR UPDATE takes its locks in the order of the sort, so two workers cannot wait for each other.
@@ -188,17 +205,17 @@ FIND_LEASE: Final = (
 # The answer is how many rows were added and how many leases were shrunk.
 SETTLE_BATCH: Final = """
     WITH e AS (
-        SELECT (e->>0)::bigint AS account_id, (e->>1)::bigint AS at_ms, (e->>2) AS event_id,
-               (e->>3)::bigint AS key_id, (e->>4)::bigint AS user_id,
-               (e->>5)::bigint AS project_id, (e->>6) AS product, (e->>7) AS endpoint,
-               (e->>8) AS model, (e->>9) AS upstream, (e->>10) AS outcome,
-               (e->>11)::bigint AS is_stream, (e->>12)::bigint AS is_estimated,
-               (e->>13)::bigint AS input_tokens, (e->>14)::bigint AS cached_input_tokens,
-               (e->>15)::bigint AS output_tokens, (e->>16)::bigint AS reasoning_tokens,
-               (e->>17) AS quantities, (e->>18)::bigint AS price_id,
-               (e->>19)::bigint AS cost_nanos, (e->>20)::bigint AS overrun_nanos,
-               (e->>21)::bigint AS duration_ms, (e->>22)::bigint AS first_byte_ms,
-               (e->>23) AS labels, (e->>24)::bigint AS worker_id, (e->>25)::bigint AS seq
+        SELECT (e->>3)::bigint AS account_id, (e->>2)::bigint AS at_ms, (e->>1) AS event_id,
+               (e->>4)::bigint AS key_id, (e->>5)::bigint AS user_id,
+               (e->>6)::bigint AS project_id, (e->>7) AS product, (e->>8) AS endpoint,
+               (e->>9) AS model, (e->>10) AS upstream, (e->>11) AS outcome,
+               (e->>12)::bigint AS is_stream, (e->>13)::bigint AS is_estimated,
+               (e->>14)::bigint AS input_tokens, (e->>15)::bigint AS cached_input_tokens,
+               (e->>16)::bigint AS output_tokens, (e->>17)::bigint AS reasoning_tokens,
+               (e->>18) AS quantities, (e->>19)::bigint AS price_id,
+               (e->>20)::bigint AS cost_nanos, (e->>21)::bigint AS overrun_nanos,
+               (e->>22)::bigint AS duration_ms, (e->>23)::bigint AS first_byte_ms,
+               (e->>24) AS labels, $4::bigint AS worker_id, (e->>0)::bigint AS seq
           FROM jsonb_array_elements($1::text::jsonb) AS e
     ), added AS (
         INSERT INTO usage_events (
@@ -266,15 +283,22 @@ SETTLE_BATCH: Final = """
     SELECT (SELECT count(*) FROM added), (SELECT count(*) FROM shrunk)
 """
 
-INSERT_USAGE: Final = """
+_INSERT_USAGE: Final = """
     INSERT INTO usage_events (
         account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
         upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
         output_tokens, reasoning_tokens, quantities, price_id, cost_nanos, overrun_nanos,
         duration_ms, first_byte_ms, labels, worker_id, seq)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
     ON CONFLICT DO NOTHING
 """
+_USAGE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# Many rows in one step: between two steps the interpreter changes threads, which costs each request
+# that is being served more than its row. By how many rows there are; what is left over is NULL.
+INSERT_USAGE: Final = {
+    size: _INSERT_USAGE.format(rows=", ".join((_USAGE_ROW,) * size)) for size in (16, 256)
+}
+USAGE_COLUMNS: Final = _USAGE_ROW.count("?")
 
 ADD_HOURLY: Final = """
     INSERT INTO usage_hourly (

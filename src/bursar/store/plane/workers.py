@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, insert, s
 from bursar.core.errors import InvariantViolated
 from bursar.store import counters
 from bursar.store.database import POSTGRESQL, ReadTx, WriteTx
+from bursar.store.plane import statements
 from bursar.store.tables import workers
 
 LIVE, CLOSED = "live", "closed"
@@ -117,12 +118,11 @@ async def advance(tx: WriteTx, *, worker_id: int, settled: int, to: int) -> bool
     This guarded statement is what makes a batch apply exactly once: it commits with the batch, so a
     batch whose COMMIT had an unknown outcome can be sent again.
     """
-    statement = (
-        update(workers)
-        .where(workers.c.id == worker_id, workers.c.settled_seq == settled)
-        .values(settled_seq=to, heartbeat_ms=_next_beat(tx))
-    )
-    return (await tx.execute(statement)).rowcount == 1
+    if tx.dialect == POSTGRESQL:
+        done = await tx.driver(statements.ADVANCE_WORKER[0], (worker_id, settled, to))
+    else:
+        done = await tx.driver(statements.ADVANCE_WORKER[1], (worker_id, settled, to, tx.now_ms))
+    return done.rowcount == 1
 
 
 async def get_settled_seq(tx: ReadTx, *, worker_id: int) -> int:

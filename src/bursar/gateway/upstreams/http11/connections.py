@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from bursar.gateway.outbox import Outbox
+from bursar.gateway.http.outbox import Outbox
 from bursar.gateway.upstreams.http11.exchanges import Exchange
 from bursar.gateway.upstreams.port import FailureKind, Limits, Timeouts, UpstreamError
 

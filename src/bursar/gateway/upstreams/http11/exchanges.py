@@ -7,6 +7,7 @@ sockets or parsing: a `Line` fills it, and is told to go on or to give up.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from bursar import failpoints
@@ -28,7 +29,7 @@ class Line(Protocol):
 
 
 class Exchange:
-    """One request's answer, an `UpstreamResponse`; may outlive the connection that carried it."""
+    """One request's answer, a `StartedResponse`; may outlive the connection that carried it."""
 
     __slots__ = (
         "_loop",
@@ -48,6 +49,7 @@ class Exchange:
         "reads_whole",
         "sent_at",
         "status",
+        "told",
         "transfer_encoding",
     )
 
@@ -68,6 +70,7 @@ class Exchange:
         self.max_body = max_body
         self.reads_whole = False
         self.connection: Line | None = connection
+        self.told: Callable[[], None] | None = None
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
 
@@ -77,6 +80,20 @@ class Exchange:
         while not self.status and self.error is None:
             await self._news()
 
+    async def answered(self) -> bool:
+        """Wait for status and headers; see `StartedResponse.answered`."""
+        await self.head()
+        if self.is_stale:
+            return False
+        if not self.status and self.error is not None:
+            raise self.error
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is here, and not too much; see `StartedResponse.is_whole`."""
+        return self.is_complete and self.error is None and self.buffered <= self.max_body
+
     async def read(self) -> bytes:
         """Return the whole body; see `UpstreamResponse.read`."""
         if self.connection is not None:
@@ -85,7 +102,7 @@ class Exchange:
             raise self.error
         if self.buffered > self.max_body:
             raise self._too_large()
-        return self._take()
+        return self.take()
 
     async def next_chunk(self) -> bytes:
         """Return what has arrived; see `UpstreamResponse.next_chunk`."""
@@ -95,7 +112,7 @@ class Exchange:
             if self.is_complete:
                 return b""
             await self._news()
-        chunk = self._take()
+        chunk = self.take()
         if self.connection is not None:
             self.connection.resume()
         return chunk
@@ -107,6 +124,9 @@ class Exchange:
 
     def wake(self) -> None:
         """Tell whoever waits that something has changed."""
+        if self.told is not None:
+            self.told()
+            return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -131,7 +151,8 @@ class Exchange:
         finally:
             self._waiter = None
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """Return what is here, and forget it."""
         chunks = self.chunks
         taken = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()

@@ -6,7 +6,7 @@ connection ends. Must not know applications.
 """
 
 import asyncio
-import re
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,12 +14,13 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from bursar.gateway import heads
-from bursar.gateway.asgi import Headers
-from bursar.gateway.cork import Cork
-from bursar.gateway.direct import DirectCycle, Serve, Targets
-from bursar.gateway.names import Names, allow
-from bursar.gateway.outbox import Outbox
+from bursar.gateway.http import heads
+from bursar.gateway.http.cork import Cork
+from bursar.gateway.http.direct import DirectCycle, Serve, Targets, Waiting
+from bursar.gateway.http.heads import Heads
+from bursar.gateway.http.idle import Idle
+from bursar.gateway.http.names import Names, allow
+from bursar.gateway.http.outbox import Outbox
 
 MOST_HEAD_BYTES: Final = 65_536
 MOST_HEADERS: Final = 200
@@ -33,9 +34,6 @@ _MOST_OVERHEAD: Final = 8
 
 # Where in a request the next byte stands.
 _BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
-
-_HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
-_WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding", b"origin"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +65,14 @@ class Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._outbox = outbox
-        self._names = names
-        # What every answer on this connection says, and what the present one says besides.
-        self._default_headers = self.server_state.default_headers
-        self._to_page: Headers = []
+        self._heads = Heads(names)
+        self._idle = Idle(self.loop, self.timeout_keep_alive, self._close)
         self._served = self.app
         self._patience = patience
         self._targets = targets
         # How to serve the request that is being read, if it takes the short way.
         self._serve: Serve | None = None
+        self._waiting: Waiting | None = None
         self._cork: Cork | None = None
         self._stage = _BETWEEN
         self._packet = 0
@@ -100,14 +97,15 @@ class Protocol(HttpToolsProtocol):
         """Stop the clocks."""
         self._stop_timer()
         self._stop_stall_timer()
-        self._unset_keepalive_if_required()
+        self._idle.stop()
+        self._count_on()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and start the clock if the request is not whole yet."""
         if self._stage == _OVER:
             return
-        self._unset_keepalive_if_required()
+        self._idle.end()
         self._packet = len(data)
         while True:
             try:
@@ -140,11 +138,21 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Let go of a connection that is idle, once the last answers are out."""
         self._outbox.flush()
+        self._count_on()
         super().shutdown()
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that nobody has used for a while."""
-        self._close()
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or note since when nobody has wanted anything."""
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle.begin()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle.end()
 
     # The parser's callbacks
 
@@ -158,14 +166,16 @@ class Protocol(HttpToolsProtocol):
             # The scope is made when it is known that one is needed.
             self.url = b""
             self.headers = []
-            self.expect_100_continue = False
-            self._to_page = []
 
     def on_url(self, url: bytes) -> None:
         """Bound the target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > MOST_URL_BYTES:
             self._refuse(414, "uri_too_long", "The request's target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what it says is looked at when all are here."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its head is refused or offers an upgrade."""
@@ -184,14 +194,15 @@ class Protocol(HttpToolsProtocol):
             self._hand_on()
 
     def _hand_on(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers, to_page = self.url, self.headers, self._heads.to_page
         super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.url, self.headers = url, headers
+        self.expect_100_continue = self._heads.expects
         self.scope["headers"] = headers
-        self.app = allow if self._to_page and self._is_question() else self._served
+        self.app = allow if to_page and self._is_question() else self._served
         super().on_headers_complete()
-        if self._to_page:
-            self.cycle.default_headers = [*self._default_headers, *self._to_page]
+        if to_page:
+            self.cycle.default_headers = [*self.server_state.default_headers, *to_page]
         # Trailers come by the same callback; they are not headers of a request that is under way.
         self.headers = []
         if self.scope["http_version"] not in ("1.1", "1.0"):
@@ -206,23 +217,35 @@ class Protocol(HttpToolsProtocol):
         earlier: RequestResponseCycle | None = self.cycle
         if (
             serve is None
-            or self.expect_100_continue
+            or self._heads.expects
             or (earlier is not None and not earlier.response_complete)
             or self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
         ):
             return False
         self._serve = serve
+        always, to_page = self.server_state.default_headers, self._heads.to_page
         self.cycle = DirectCycle(
             self.headers,
             self._cork,  # type: ignore[arg-type]
             self.flow,
-            [*self._default_headers, *self._to_page] if self._to_page else self._default_headers,
+            [*always, *to_page] if to_page else always,
             keep_alive=self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         self.headers = []
         return True
+
+    def _run(self, steps: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(steps)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _count_on(self) -> None:
+        """Have a task wait with the request that is under way: only those are counted at an end."""
+        if self._waiting is not None:
+            self._waiting.go_on()
+            self._waiting = None
 
     def _go_the_long_way(self) -> None:
         """The body did not come with the head: waiting for it is what ASGI is made for."""
@@ -237,18 +260,20 @@ class Protocol(HttpToolsProtocol):
         """Take body bytes of a request that was not refused."""
         if self._stage == _BODY:
             self._body_bytes += len(body)
-            super().on_body(body)
+            if self._serve is not None:
+                self.cycle.body += body
+            else:
+                super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request that was not refused."""
         if self._stage == _BODY:
             self._stage = _BETWEEN
-            super().on_message_complete()
-            if self._serve is not None:
-                serve, self._serve = self._serve, None
-                task = self.cycle.begin(serve, self.loop)  # type: ignore[attr-defined]
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
+            serve, self._serve = self._serve, None
+            if serve is None:
+                super().on_message_complete()
+                return
+            self._waiting = self.cycle.begin(serve, self._run)  # type: ignore[attr-defined]
 
     # What is refused
 
@@ -261,26 +286,9 @@ class Protocol(HttpToolsProtocol):
         ):
             self._refuse(431, "headers_too_large", "The request's headers are too large.")
             return
-        hosts, host, origins = 0, b"", 0
-        for name, value in headers:
-            if name not in _WATCHED:
-                continue
-            if name == b"host":
-                hosts, host = hosts + 1, value
-                if _HOST.fullmatch(value) is None:
-                    hosts = 2
-            elif name == b"origin":
-                origins += 1
-                self._to_page = self._names.answer_to(value) if origins == 1 else []
-            elif name == b"expect":
-                if value.lower() != b"100-continue":
-                    self._refuse(417, "expectation_failed", "That expectation cannot be met.")
-            elif value.lower() != b"chunked":
-                self._refuse(400, "invalid_http", "Send bodies plain or chunked.")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
-            self._refuse(400, "invalid_host", "The request must name one valid host.")
-        elif not self._names.is_ours(host, self.url):
-            self._refuse(421, "unknown_host", "This server does not go by that name.")
+        fault = self._heads.read(headers, self.url, self.parser)
+        if fault is not None:
+            self._refuse(*fault)
 
     def _is_question(self) -> bool:
         """Whether a browser asks beforehand what it may send."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from bursar.gateway.outbox import Outbox
+from bursar.gateway.http.outbox import Outbox
 
 # Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
 _SMALL_BODY: Final = 65_000

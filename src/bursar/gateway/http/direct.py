@@ -8,14 +8,25 @@ coroutine. Must not know what is served.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.gateway.caller import Caller
 
-Serve = Callable[[Caller], Coroutine[Any, Any, None]]
+
+class Waiting(Protocol):
+    """A call for which nothing runs until something has come."""
+
+    def go_on(self) -> None:
+        """Have a task wait for it from now on, if it still waits."""
+        ...
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+# Begins to serve. What then has to be waited for is run as a task, or waits by itself.
+Serve = Callable[[Caller, Run], Waiting | None]
 # By the request's target, byte for byte: one with a query takes the long way.
 Targets = Mapping[bytes, Serve]
 
@@ -67,9 +78,10 @@ class DirectCycle(RequestResponseCycle):
         self.on_response = on_response
         self.body = bytearray()
 
-    def begin(self, serve: Serve, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        """Start serving."""
+    def begin(self, serve: Serve, run: Run) -> Waiting | None:
+        """Start serving; the body is whole."""
+        self.more_body = False
         scope: Any = self.scope
         receive: Any = self.receive
         send: Any = self.send
-        return loop.create_task(serve(Caller(scope, receive, send)))
+        return serve(Caller(scope, receive, send), run)
