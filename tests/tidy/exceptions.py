@@ -33,8 +33,14 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "src/bursar/cli/__init__.py::_run": (
             "the terminal's edge: whatever happens is one sentence and an exit code"
         ),
-        "src/bursar/gateway/forward.py::Gateway.serve": (
+        "src/bursar/gateway/forward.py::Gateway._answer": (
             "the gateway's edge: a bug is a 500 with an id, logged here and nowhere else"
+        ),
+        "src/bursar/gateway/forward.py::Gateway.begin": (
+            "runs in a connection's callback: whatever happens is for the edge to answer"
+        ),
+        "src/bursar/gateway/forward.py::Gateway.arrived": (
+            "runs in an upstream's callback: whatever happens is for the edge to answer"
         ),
         "src/bursar/worker/plane.py::_forever": (
             "the worker's loops: one that ended would leave leases or charges unattended"

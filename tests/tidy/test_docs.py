@@ -53,6 +53,7 @@ _SAID_BY = {
     "Problem": 1,
     "UpstreamRefused": 1,
     "_refuse": 1,
+    "Fault": 1,
     "Failure": 1,
     "__init__": 0,
 }
@@ -116,7 +117,7 @@ def test_every_code_has_a_heading_and_every_heading_a_code() -> None:
 def statuses(call: ast.Call, package: str) -> set[int]:
     """The statuses with which a place answers what this call says; empty if that varies."""
     name = called_name(call)
-    if name in ("Problem", "UpstreamRefused", "_refuse"):
+    if name in ("Problem", "UpstreamRefused", "_refuse", "Fault"):
         status = call.args[0]
         return {status.value} if isinstance(status, ast.Constant) else set()
     kind: Any = {"_invalid": errors.Invalid, "invalid": errors.Invalid}.get(name) or getattr(

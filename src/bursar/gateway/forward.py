@@ -105,24 +105,23 @@ class Gateway:
         answered: most requests never need a task.
         """
         asked = Asked(endpoint, face, caller, self.next_id())
+        exchange: relay.Exchange | None = None
         try:
             admitted = self._admit(asked)
+            if not isinstance(admitted, relay.Exchange):
+                run(self._answer(asked, self._enter(asked, admitted)))
+                return None
+            exchange = admitted
+            started = self._dispatch.start(exchange)
         except Exception as error:
-            run(self._answer(asked, _fail(error)))
-            return None
-        if not isinstance(admitted, relay.Exchange):
-            run(self._answer(asked, self._enter(asked, admitted)))
-            return None
-        try:
-            started = self._dispatch.start(admitted)
-        except Exception as error:
-            self._close(admitted)
+            if exchange is not None:
+                self._close(exchange)
             run(self._answer(asked, _fail(error)))
             return None
         if started is None:
-            run(self._answer(asked, self._carry(admitted)))
+            run(self._answer(asked, self._carry(exchange)))
             return None
-        return Waiting(self, asked, admitted, started, run)
+        return Waiting(self, asked, exchange, started, run)
 
     async def serve(self, endpoint: Endpoint, face: Face, caller: Caller) -> None:
         """Serve one request, from its headers to the last byte of its answer."""

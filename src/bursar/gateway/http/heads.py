@@ -6,7 +6,7 @@ Must not know connections.
 
 import re
 import secrets
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from httptools import HttpRequestParser
@@ -31,8 +31,13 @@ _REASONS: Final = {
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding", b"origin"))
 
-# A status, a code and a message.
-Fault = tuple[int, str, str]
+
+class Fault(NamedTuple):
+    """Why a head is refused."""
+
+    status: int
+    code: str
+    message: str
 
 
 class Heads:
@@ -66,14 +71,14 @@ class Heads:
                 self.to_page = self._names.answer_to(value) if origins == 1 else []
             elif name == b"expect":
                 if value.lower() != b"100-continue":
-                    return 417, "expectation_failed", "That expectation cannot be met."
+                    return Fault(417, "expectation_failed", "That expectation cannot be met.")
                 self.expects = True
             elif value.lower() != b"chunked":
-                return 400, "invalid_http", "Send bodies plain or chunked."
+                return Fault(400, "invalid_http", "Send bodies plain or chunked.")
         if not self._is_one_host(hosts, parser):
-            return 400, "invalid_host", "The request must name one valid host."
+            return Fault(400, "invalid_host", "The request must name one valid host.")
         if not self._names.is_ours(hosts[0] if hosts else b"", url):
-            return 421, "unknown_host", "This server does not go by that name."
+            return Fault(421, "unknown_host", "This server does not go by that name.")
         return None
 
     def _is_one_host(self, hosts: list[bytes], parser: HttpRequestParser) -> bool:

@@ -285,9 +285,7 @@ class Protocol(HttpToolsProtocol):
             and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
         ):
             self._refuse(431, "headers_too_large", "The request's headers are too large.")
-            return
-        fault = self._heads.read(headers, self.url, self.parser)
-        if fault is not None:
+        elif fault := self._heads.read(headers, self.url, self.parser):
             self._refuse(*fault)
 
     def _is_question(self) -> bool:

@@ -142,8 +142,9 @@ class UpstreamClient(Protocol):
     ) -> UpstreamResponse:
         """Send one request and return when its response headers are there.
 
-        `is_again` sends one that was started and did not get there, for the last time. `path` starts with a slash and follows the base URL's own path. Redirects are answers like
-        any other. Raises `UpstreamError`.
+        `is_again` sends one that was started and did not get there, for the last time. `path`
+        starts with a slash and follows the base URL's own path. Redirects are answers like any
+        other. Raises `UpstreamError`.
         """
         ...
 
