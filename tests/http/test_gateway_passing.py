@@ -102,6 +102,55 @@ async def test_d_63_a_name_spelt_in_two_ways_means_one_thing(house: House) -> No
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "Model",
+        "MAX_TOKENS",
+        "Max_Completion_Tokens",
+        "N",
+        "\u017ftream",
+        "Tools",
+        "API_KEY",
+        "Best_Of",
+    ],
+)
+async def test_no_other_spelling_of_a_field_that_decides_something_goes_on(
+    house: House, name: str
+) -> None:
+    """There are servers that take any spelling of a name for that name, and the last of them."""
+    sale = await sale_of(house, await house.chat(max_tokens=5, seed=7, **{name: 9}))
+    assert name not in sale.body
+    assert (sale.body["model"], sale.body["max_tokens"], sale.body["seed"]) == (MODEL, 5, 7)
+
+
+async def test_what_is_only_unknown_goes_on(house: House) -> None:
+    sale = await sale_of(house, await house.chat(max_tokens=5, Temperature_Decay=1, extras="x"))
+    assert (sale.body["Temperature_Decay"], sale.body["extras"]) == (1, "x")
+
+
+@pytest.mark.parametrize(
+    "text", ["hi", "h\u00e9 \u4f60\u597d", 'a "model" and a "model"', "tab\there"]
+)
+async def test_a_plain_request_goes_on_byte_for_byte(house: House, text: str) -> None:
+    fields = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 5}
+    body = json.dumps(fields, ensure_ascii=False, separators=(" ,", " : ")).encode()
+    sale = await sale_of(house, await post(house, body))
+    if "model" in text:
+        assert sale.body == fields
+    else:
+        assert sale.raw_body == body
+
+
+async def test_tools_that_come_twice_are_those_that_were_looked_at(house: House) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    plain = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+    body = json.dumps(plain)[:-1] + ',"tools":[{"type":"web_search"}],"tools":' + json.dumps([tool])
+    sale = await sale_of(house, await post(house, (body + "}").encode()))
+    assert sale.body["tools"] == [tool]
+    assert b"web_search" not in sale.raw_body
+
+
+@pytest.mark.parametrize(
     ("fields", "sent"),
     [
         ({}, 1_000),

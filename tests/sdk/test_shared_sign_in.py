@@ -36,6 +36,7 @@ class Strict:
     def __init__(self) -> None:
         self.turn = 0
         self.renewals = 0
+        self.asked = threading.Event()
         self._lock = threading.Lock()
 
     def renew(self, token: str) -> dict[str, Any] | None:
@@ -45,6 +46,7 @@ class Strict:
             if token != f"refresh {self.turn}":
                 return None
             self.turn += 1
+        self.asked.set()
         # Time for everybody else to come by.
         time.sleep(0.3)
         return tokens(self.turn)
@@ -134,7 +136,7 @@ async def test_whoever_is_cancelled_while_renewing_loses_no_sign_in() -> None:
         FileStore("default").save(signed_in(url))
         async with bursar.AsyncBursar() as client:
             call = asyncio.create_task(client.users.me())
-            await until(lambda: strict.turn > 0)
+            await asyncio.to_thread(strict.asked.wait, 20)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call

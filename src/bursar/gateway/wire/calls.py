@@ -170,6 +170,8 @@ def read_plain(endpoint: Endpoint, body: bytes) -> Call | None:
         if limit is not None:
             return None
         limit, limit_field = chat.max_completion_tokens, "max_completion_tokens"
+    if chat.tools is not None and body.count(b'"tools"') > 1:
+        return None
     if not is_model_name(chat.model):
         return None
     # By position, in the order of the fields.

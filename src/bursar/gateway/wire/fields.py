@@ -78,7 +78,7 @@ def has_one_meaning(body: bytes) -> bool:
 
     Such a body may go on as it came. False may also mean that a closer look is needed.
     """
-    if len(body) > bulk.LARGE or b"\\u" in body:
+    if len(body) > bulk.LARGE or (b"\\" in body and b"\\u" in body):
         return False
     if not body.isascii():
         try:
