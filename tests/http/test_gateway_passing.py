@@ -111,6 +111,8 @@ async def test_d_63_a_name_spelt_in_two_ways_means_one_thing(house: House) -> No
         "\u017ftream",
         "Tools",
         "API_KEY",
+        "Service_Tier",
+        "Web_Search_Options",
         "Best_Of",
     ],
 )

@@ -59,16 +59,17 @@ def bound_request(
     `wanted_output` is the caller's own limit; without one it follows from what `free_nanos` says
     the tightest limit of cost has left. Raises Unpriced and InvalidQuantity.
     """
-    prompt = prompt_bound(body_bytes, has_media=has_media, context_window=price.context_window)
+    # By position here and in what follows: this runs for every request, and names cost.
+    prompt = prompt_bound(body_bytes, price.context_window, has_media=has_media)
     each = None
     if has_output:
         each = _output_limit(price, prompt, wanted_output, choices, free_nanos)
     output = (each or 0) * choices
-    cost_nanos = request_bound_nanos(price, prompt_tokens=prompt, output_tokens=output)
+    cost_nanos = request_bound_nanos(price, prompt, output)
     return Bound(prompt, each, output, cost_nanos, body_bytes // BYTES_PER_TOKEN + output)
 
 
-def prompt_bound(body_bytes: int, *, has_media: bool, context_window: int | None) -> int:
+def prompt_bound(body_bytes: int, context_window: int | None, *, has_media: bool) -> int:
     """Return the most tokens that the prompt in a request body of this many bytes can have.
 
     A token is at least one UTF-8 byte, and no prompt is longer than the context window.
@@ -78,7 +79,7 @@ def prompt_bound(body_bytes: int, *, has_media: bool, context_window: int | None
     return body_bytes if context_window is None else min(body_bytes, context_window)
 
 
-def request_bound_nanos(price: Price, *, prompt_tokens: int, output_tokens: int) -> int:
+def request_bound_nanos(price: Price, prompt_tokens: int, output_tokens: int) -> int:
     """Return the most, in nano-USD, that one request within these token counts can cost.
 
     Takes the dearest part of each direction in the dearest tier that the prompt can reach,

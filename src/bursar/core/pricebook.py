@@ -28,7 +28,7 @@ class PriceBook:
             else:
                 self._products.setdefault(price.product, []).append(price)
 
-    def find(self, model: str, *, at_ms: int) -> Price | None:
+    def find(self, model: str, at_ms: int) -> Price | None:
         """Return the price of this exact model name at that moment, None if it had none yet."""
         return _latest(self._models.get(model), at_ms)
 

@@ -36,7 +36,7 @@ class Dispatch:
         if plan.call.is_stream or self._aside.is_needed or _IS_WATCHED:
             return None
         route = plan.routes[0]
-        body = calls.upstream_body(plan.call, route=route, max_output=plan.max_output)
+        body = calls.upstream_body(plan.call, route, plan.max_output)
         upstream, path = route.upstream, plan.call.endpoint.path
         return upstream.client.start(b"POST", path, upstream.headers, body)
 
@@ -63,7 +63,7 @@ class Dispatch:
                 if early is not None and await early.answered():
                     response = early
                 else:
-                    body = calls.upstream_body(plan.call, route=route, max_output=plan.max_output)
+                    body = calls.upstream_body(plan.call, route, plan.max_output)
                     response = await upstream.client.send(
                         b"POST", path, upstream.headers, body, is_again=early is not None
                     )

@@ -90,7 +90,7 @@ class Planner:
         if credential.restrictions is not None:
             routes = self._access.require_model(credential.restrictions, routes, model)
         book = self._worker.pricebook
-        price = book.find(model, at_ms=now_ms) or book.find(routes[0].model, at_ms=now_ms)
+        price = book.find(model, now_ms) or book.find(routes[0].model, now_ms)
         if price is None:
             raise as_error(deny(Reason.MODEL_NOT_PRICED, param="model"))
         return routes, price

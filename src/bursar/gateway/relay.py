@@ -107,11 +107,11 @@ class Exchange:
             self.credential,
             self._hold,
             sold,
-            route=self.route,
-            request_id=self.request_id,
-            outcome=outcome,
-            duration_ms=int((now - self._began) * 1000),
-            first_byte_ms=int((first - self._began) * 1000),
+            self.route,
+            self.request_id,
+            outcome,
+            int((now - self._began) * 1000),
+            int((first - self._began) * 1000),
         )
         self._worker.settlement.submit(record, parts)
         if sold.is_estimated and outcome == OK:
@@ -213,7 +213,7 @@ def sell(exchange: Exchange, response: UpstreamResponse, body: bytes) -> bytes:
         if answers.is_only_error(body):
             raise answers.from_status(500, response.headers, body)
         estimated = estimate_body(body)
-    sold = charging.sale(exchange.plan, usage, estimated_output=estimated)
+    sold = charging.sale(exchange.plan, usage, estimated)
     outcome = DISCONNECTED if exchange.caller.is_gone else OK
     exchange.charge(sold, outcome)
     head = (

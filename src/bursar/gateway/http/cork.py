@@ -10,10 +10,29 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from bursar.gateway.asgi import Headers
 from bursar.gateway.http.outbox import Outbox
 
 # Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
 _SMALL_BODY: Final = 65_000
+
+
+class _Beginning:
+    """How a good answer begins: the same for all of one second."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = []
+        self._lines = b"HTTP/1.1 200 OK\r\n"
+
+    def of(self, headers: Headers) -> bytes:
+        """The status line and the header lines that every answer has at the moment."""
+        if headers is not self._headers:
+            lines = [b"%b: %b\r\n" % header for header in headers]
+            self._headers, self._lines = headers, b"HTTP/1.1 200 OK\r\n" + b"".join(lines)
+        return self._lines
+
+
+_beginning: Final = _Beginning()
 
 
 def take_body(cycle: RequestResponseCycle) -> bytes | None:
@@ -37,18 +56,16 @@ def may_answer_at_once(cycle: RequestResponseCycle) -> bool:
 
 def answer_at_once(cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
     """Write a 200 with these header lines and this body, and end the request as `send` would."""
-    parts = [b"HTTP/1.1 200 OK\r\n"]
-    for name, value in cycle.default_headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    answer = b"%b%b%b%b" % (_beginning.of(cycle.default_headers), head, end, body)
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     cycle.chunked_encoding = False
     transport: Any = cycle.transport
     if cycle.keep_alive and isinstance(transport, Cork):
-        transport.write_soon(b"".join(parts))
+        transport.write_soon(answer)
     else:
-        transport.write(b"".join(parts))
+        transport.write(answer)
     cycle.message_event.set()
     if not cycle.keep_alive:
         transport.close()

@@ -47,7 +47,7 @@ class Sale(msgspec.Struct, frozen=True, gc=False):
     is_estimated: bool
 
 
-def sale(plan: Plan, usage: Usage | None, *, estimated_output: int) -> Sale:
+def sale(plan: Plan, usage: Usage | None, estimated_output: int) -> Sale:
     """Price what the upstream reported, or our estimate when the report makes no sense."""
     if usage is not None:
         try:
@@ -81,7 +81,6 @@ def charge(
     credential: Credential,
     hold: Hold,
     sold: Sale,
-    *,
     route: Route,
     request_id: str,
     outcome: str,

@@ -69,17 +69,23 @@ DROPPED: Final = frozenset(
 # Fields of which an upstream gets what was read and priced here, or nothing. Some servers take any
 # spelling for a field's name, so no other one of these goes on.
 _OURS: Final = DROPPED | {
+    "audio",
     "best_of",
+    "enable_search",
+    "input",
     "max_completion_tokens",
     "max_tokens",
     "messages",
-    "input",
+    "modalities",
     "model",
     "n",
+    "prediction",
+    "search_parameters",
     "service_tier",
     "stream",
     "stream_options",
     "tools",
+    "web_search_options",
 }
 
 
@@ -219,7 +225,7 @@ def read_call(endpoint: Endpoint, fields: Fields, body: bytes) -> Call:
     )
 
 
-def upstream_body(call: Call, *, route: Route, max_output: int | None) -> bytes:
+def upstream_body(call: Call, route: Route, max_output: int | None) -> bytes:
     """The body to send: the caller's fields, with price, size and destination settled by us.
 
     `max_output` None sends no limit (embeddings).

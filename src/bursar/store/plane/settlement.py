@@ -10,9 +10,8 @@ A booked charge is one as its usage row has it: `cost_nanos` is what was charged
 what nobody could be charged for.
 """
 
-import operator
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import structs
@@ -26,10 +25,6 @@ from bursar.store.plane import leases, statements, workers
 from bursar.store.plane.charges import Charge, Move, sum_moves
 from bursar.store.tables import transfers
 
-_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
-# Columns of a usage row that its roll-up is kept by, and those that are added up.
-_ROLLUP_KEY: Final = operator.itemgetter(0, 3, 5, 4, 8, 7, 10)
-_ROLLUP_SUMS: Final = tuple(map(operator.itemgetter, (13, 14, 15, 16, 19, 20)))
 _encode = msgspec.json.Encoder().encode
 _Rows = list[tuple[Any, ...]]
 COST, LIFETIME = "cost", "lifetime"
@@ -204,9 +199,8 @@ async def _insert_usage(tx: WriteTx, worker_id: int, booked: Sequence[Charge]) -
         return
     rows = [_usage_row(worker_id, charge) for charge in booked]
     _require_new(await _insert_many(tx, rows), booked)
-    hourly = _by_hour(rows)
-    await tx.driver(statements.ADD_HOURLY, hourly)
-    await tx.driver(statements.ADD_DAILY, _by_day(hourly))
+    await tx.driver(statements.ADD_HOURLY, (len(rows),))
+    await tx.driver(statements.ADD_DAILY, (len(rows),))
 
 
 async def _insert_many(tx: WriteTx, rows: _Rows) -> int:
@@ -220,28 +214,6 @@ async def _insert_many(tx: WriteTx, rows: _Rows) -> int:
         values += [None] * (size * statements.USAGE_COLUMNS - len(values))
         added += (await tx.driver(statements.INSERT_USAGE[size], tuple(values))).rowcount
     return added
-
-
-def _by_hour(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-    for row in rows:
-        at_ms = row[1]
-        groups.setdefault((at_ms - at_ms % _HOUR_MS, *_ROLLUP_KEY(row)), []).append(row)
-    totals = []
-    for (start_ms, account_id, key_id, project_id, user_id, *rest), members in groups.items():
-        key = (account_id, start_ms, key_id, project_id or 0, user_id or 0, *rest)
-        sums = (sum(map(column, members)) for column in _ROLLUP_SUMS)
-        totals.append((*key, len(members), *sums, max(row[1] for row in members)))
-    return totals
-
-
-def _by_day(hours: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
-    for account_id, hour_ms, *rest in hours:
-        key = (account_id, hour_ms - hour_ms % _DAY_MS, *rest[:6])
-        *total, last_ms = sums.get(key, (0,) * 8)
-        sums[key] = (*map(operator.add, total, rest[6:-1]), max(last_ms, rest[-1]))
-    return [(*key, *total) for key, total in sums.items()]
 
 
 def _usage_row(worker_id: int, charge: Charge) -> tuple[object, ...]:

@@ -300,12 +300,18 @@ INSERT_USAGE: Final = {
 }
 USAGE_COLUMNS: Final = _USAGE_ROW.count("?")
 
+# The roll-ups of the rows that were inserted last, by how many those were: rows are never deleted.
 ADD_HOURLY: Final = """
     INSERT INTO usage_hourly (
         account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
         input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
         overrun_nanos, last_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    SELECT account_id, at_ms - at_ms % 3600000, key_id, coalesce(project_id, 0),
+           coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
+           sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
+           sum(cost_nanos), sum(overrun_nanos), max(at_ms)
+      FROM usage_events WHERE rowid > (SELECT max(rowid) FROM usage_events) - ?
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
     ON CONFLICT (account_id, hour_ms, key_id, project_id, user_id, model, endpoint, outcome)
     DO UPDATE SET requests = requests + excluded.requests,
         input_tokens = input_tokens + excluded.input_tokens,
@@ -322,7 +328,12 @@ ADD_DAILY: Final = """
         account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome, requests,
         input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos,
         overrun_nanos, last_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    SELECT account_id, at_ms - at_ms % 86400000, key_id, coalesce(project_id, 0),
+           coalesce(user_id, 0), model, endpoint, outcome, count(*), sum(input_tokens),
+           sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens),
+           sum(cost_nanos), sum(overrun_nanos), max(at_ms)
+      FROM usage_events WHERE rowid > (SELECT max(rowid) FROM usage_events) - ?
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
     ON CONFLICT (account_id, day_ms, key_id, project_id, user_id, model, endpoint, outcome)
     DO UPDATE SET requests = requests + excluded.requests,
         input_tokens = input_tokens + excluded.input_tokens,
