@@ -57,7 +57,7 @@ def test_settling_gives_back_what_was_not_used() -> None:
     wallet = slot(WALLET, 100, leased=50)
     ended = hold([wallet], 30).settle(needs(12))
     assert (wallet.lease.available, wallet.lease.held, wallet.lease.pending) == (38, 0, 12)
-    paid(ended.parts)
+    paid([ended.parts])
     assert wallet.lease.pending == 0
 
 

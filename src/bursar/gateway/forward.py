@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from bursar.core import secrets
@@ -56,18 +57,15 @@ class LimitReached(Exception):
         self.plan = plan
 
 
-class Asked:
+class Asked(msgspec.Struct, eq=False):
     """A request on its way in: who asks for what, and what of it is here by now."""
 
-    __slots__ = ("body", "caller", "credential", "endpoint", "face", "request_id")
-
-    def __init__(self, endpoint: Endpoint, face: Face, caller: Caller, request_id: str) -> None:
-        self.endpoint = endpoint
-        self.face = face
-        self.caller = caller
-        self.request_id = request_id
-        self.body: bytes | None = None
-        self.credential: Credential | None = None
+    endpoint: Endpoint
+    face: Face
+    caller: Caller
+    request_id: str
+    body: bytes | None = None
+    credential: Credential | None = None
 
 
 # What an admission lacks. It may bring the exchange itself; else admission is asked again.
@@ -198,7 +196,14 @@ class Gateway:
     def _open(self, asked: Asked, credential: Credential, plan: Plan, hold: Hold) -> relay.Exchange:
         self._metrics.holds_open += 1
         return relay.Exchange(
-            asked.caller, plan, credential, hold, self.worker, asked.request_id, asked.face
+            asked.caller,
+            plan,
+            credential,
+            hold,
+            self.worker,
+            asked.request_id,
+            asked.face,
+            plan.routes[0],
         )
 
     def _close(self, exchange: relay.Exchange) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from bursar import failpoints
 from bursar.core.money import format_usd
 from bursar.gateway.caller import Caller
@@ -40,52 +42,24 @@ _NO_USAGE: Final = "usage"
 _NEVER: Final = float("inf")
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One admitted call: its two sides, its hold, and how far it has come."""
 
-    __slots__ = (
-        "_began",
-        "_first_byte",
-        "_hold",
-        "_is_noted",
-        "_note_at",
-        "_unnoted",
-        "_worker",
-        "caller",
-        "credential",
-        "face",
-        "meter",
-        "plan",
-        "request_id",
-        "response",
-        "route",
-    )
-
-    def __init__(
-        self,
-        caller: Caller,
-        plan: Plan,
-        credential: Credential,
-        hold: Hold,
-        worker: Worker,
-        request_id: str,
-        face: Face,
-    ) -> None:
-        self.caller = caller
-        self.face = face
-        self.plan = plan
-        self.credential = credential
-        self.request_id = request_id
-        self.route: Route = plan.routes[0]
-        self.response: UpstreamResponse | None = None
-        self.meter: StreamMeter | None = None
-        self._hold = hold
-        self._worker = worker
-        self._began = time.monotonic()
-        self._first_byte: float | None = None
-        self._unnoted = _UNNOTED_PIECES
-        self._note_at = _NEVER
-        self._is_noted = False
+    caller: Caller
+    plan: Plan
+    credential: Credential
+    _hold: Hold
+    _worker: Worker
+    request_id: str
+    face: Face
+    route: Route
+    response: UpstreamResponse | None = None
+    meter: StreamMeter | None = None
+    _began: float = msgspec.field(default_factory=time.monotonic)
+    _first_byte: float | None = None
+    _unnoted: int = _UNNOTED_PIECES
+    _note_at: float = _NEVER
+    _is_noted: bool = False
 
     @property
     def is_charged(self) -> bool:

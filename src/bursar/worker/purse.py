@@ -8,7 +8,7 @@ A slot is one allowance as this worker sees it. Its lease belongs to one window;
 ends the slot begins a new, empty lease, and requests in flight keep the old one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, NamedTuple
@@ -168,18 +168,17 @@ class Slot:
         return Lease(limits.start_ms, end_ms, self.era)
 
 
-class Hold:
-    """One request's set-aside; ends settled or released, never otherwise."""
+class Hold(msgspec.Struct, eq=False):
+    """One request's set-aside; ends settled or released, never otherwise.
 
-    __slots__ = ("_needs", "_parts", "at_ms", "is_ended", "is_low")
+    `is_low` says that some lease should be refilled before the next requests find it empty.
+    """
 
-    def __init__(self, needs: Amounts, parts: list[tuple[Slot, Lease | None]], at_ms: int) -> None:
-        self._needs = needs
-        self._parts = parts
-        self.at_ms = at_ms
-        self.is_ended = False
-        # Whether some lease should be refilled before the next requests find it empty.
-        self.is_low = False
+    _needs: Amounts
+    _parts: list[tuple[Slot, Lease | None]]
+    at_ms: int
+    is_ended: bool = False
+    is_low: bool = False
 
     @property
     def cost_nanos(self) -> int:
@@ -341,7 +340,8 @@ class Purse:
             slot.void(now_ms)
 
 
-def paid(parts: Sequence[tuple[Lease, int]]) -> None:
+def paid(settled: Iterable[Sequence[tuple[Lease, int]]]) -> None:
     """The store has settled these amounts: they leave the leases."""
-    for lease, amount in parts:
-        lease.pending -= amount
+    for parts in settled:
+        for lease, amount in parts:
+            lease.pending -= amount

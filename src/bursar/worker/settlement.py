@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
@@ -18,7 +19,7 @@ from bursar import failpoints
 from bursar.store.database import POSTGRESQL, REFUSED, UNAVAILABLE, Database, WriteTx, describe
 from bursar.store.plane import settlement as ledger
 from bursar.store.plane import workers
-from bursar.store.plane.charges import Charge
+from bursar.store.plane.charges import Charge, pack, unpack
 from bursar.telemetry import Metrics
 from bursar.worker.journal import Journal, JournalFull
 from bursar.worker.purse import Lease, paid
@@ -69,7 +70,8 @@ class Settlement:
         self._settled_seq = 0
         self.is_storage_full = False
         # Settled lately, and when: what a standby that takes over may not have heard of.
-        self._kept: deque[tuple[int, Sequence[Settled]]] = deque()
+        # Packed, because many charges as objects would push everything else out of the caches.
+        self._kept: deque[tuple[int, int, bytes]] = deque()
         self._kept_charges = 0
 
     @property
@@ -129,7 +131,7 @@ class Settlement:
         while True:
             await self._wake.wait()
             await self._gather()
-            batch = [self.queue[n] for n in range(min(len(self.queue), self._batch))]
+            batch = list(islice(self.queue, self._batch))
             await self._settle(batch)
             if not self.queue:
                 self._wake.clear()
@@ -196,7 +198,7 @@ class Settlement:
             settled = 0
             async with self._database.write() as tx:
                 await workers.insert_former(tx, worker_id=self._worker_id, host="")
-        kept = [item.charge for _, batch in self._kept for item in batch]
+        kept = (charge for _, _, packed in self._kept for charge in unpack(packed))
         again = [charge for charge in kept if settled < charge.seq < before]
         first = again[0].seq if again else before
         lost = first - settled - 1
@@ -213,10 +215,10 @@ class Settlement:
     def _keep(self, batch: Sequence[Settled]) -> None:
         """Remember what was settled for as long as a standby may be behind."""
         now_ms = time.monotonic_ns() // 1_000_000
-        self._kept.append((now_ms, batch))
+        self._kept.append((now_ms, len(batch), pack([item.charge for item in batch])))
         self._kept_charges += len(batch)
         while self._kept[0][0] < now_ms - _KEPT_MS or self._kept_charges > _MOST_KEPT:
-            self._kept_charges -= len(self._kept.popleft()[1])
+            self._kept_charges -= self._kept.popleft()[1]
 
     async def _settle_singly(self, batch: Sequence[Settled]) -> None:
         for item in batch:
@@ -268,9 +270,9 @@ class Settlement:
         return attempt + 1
 
     def _done(self, batch: Sequence[Settled]) -> None:
-        for item in batch:
+        for _ in batch:
             self.queue.popleft()
-            paid(item.parts)
+        paid([item.parts for item in batch])
         self._settled_seq = batch[-1].charge.seq
         if self._database.dialect == POSTGRESQL:
             self._keep(batch)

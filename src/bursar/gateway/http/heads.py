@@ -91,6 +91,12 @@ class Heads:
         return True
 
 
+def is_question(headers: Headers, parser: HttpRequestParser) -> bool:
+    """Whether a browser asks beforehand what it may send."""
+    is_asked = any(name == b"access-control-request-method" for name, _ in headers)
+    return is_asked and bool(parser.get_method() == b"OPTIONS")
+
+
 def without_upgrade(parser: HttpRequestParser, url: bytes, headers: Headers) -> bytes:
     """The head that was parsed, as it would be without its offer: declining one is no error.
 

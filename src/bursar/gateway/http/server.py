@@ -143,6 +143,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or note since when nobody has wanted anything."""
+        # Nothing of a call is kept until the next one: its memory is wanted at once, while it is
+        # still in the caches.
+        self._waiting = None
+        if isinstance(self.cycle, DirectCycle) and self.cycle.response_complete:
+            self.cycle = None  # type: ignore[assignment]
         if self.pipeline:
             super().on_response_complete()
             return
@@ -199,7 +204,7 @@ class Protocol(HttpToolsProtocol):
         self.url, self.headers = url, headers
         self.expect_100_continue = self._heads.expects
         self.scope["headers"] = headers
-        self.app = allow if to_page and self._is_question() else self._served
+        self.app = allow if to_page and heads.is_question(headers, self.parser) else self._served
         super().on_headers_complete()
         if to_page:
             self.cycle.default_headers = [*self.server_state.default_headers, *to_page]
@@ -287,11 +292,6 @@ class Protocol(HttpToolsProtocol):
             self._refuse(431, "headers_too_large", "The request's headers are too large.")
         elif fault := self._heads.read(headers, self.url, self.parser):
             self._refuse(*fault)
-
-    def _is_question(self) -> bool:
-        """Whether a browser asks beforehand what it may send."""
-        is_asked = any(name == b"access-control-request-method" for name, _ in self.headers)
-        return is_asked and self.parser.get_method() == b"OPTIONS"
 
     def _without_upgrade(self) -> bytes:
         """Start over with the head that a caller sends who offers no upgrade."""

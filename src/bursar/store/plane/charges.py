@@ -4,8 +4,8 @@ Owns the layout. Must not know how a charge came about. Encoded as an array: fie
 the end, with a default, and never move, because a journal may be read by a newer program.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -59,6 +59,20 @@ class Charge(msgspec.Struct, array_like=True, gc=False):
     first_byte_ms: int
     labels: str | None
     moves: list[Move]
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Charge]).decode
+
+
+def pack(charges: Sequence[Charge]) -> bytes:
+    """The charges in a quarter of the memory that they take as objects."""
+    return _encode(charges)
+
+
+def unpack(packed: bytes) -> list[Charge]:
+    """The charges that `pack` was given."""
+    return _decode(packed)
 
 
 class MoveKey(NamedTuple):

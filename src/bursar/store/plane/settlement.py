@@ -205,11 +205,11 @@ async def _insert_usage(tx: WriteTx, worker_id: int, booked: Sequence[Charge]) -
 
 async def _insert_many(tx: WriteTx, rows: _Rows) -> int:
     """Insert rows on SQLite, many at a time; return how many were new."""
-    few, most = statements.INSERT_USAGE
+    sizes = tuple(statements.INSERT_USAGE)
     added = 0
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most]
-        size = few if len(part) <= few else most
+    for start in range(0, len(rows), sizes[-1]):
+        part = rows[start : start + sizes[-1]]
+        size = next(size for size in sizes if size >= len(part))
         values = [value for row in part for value in row]
         values += [None] * (size * statements.USAGE_COLUMNS - len(values))
         added += (await tx.driver(statements.INSERT_USAGE[size], tuple(values))).rowcount

@@ -296,7 +296,7 @@ _USAGE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 # Many rows in one step: between two steps the interpreter changes threads, which costs each request
 # that is being served more than its row. By how many rows there are; what is left over is NULL.
 INSERT_USAGE: Final = {
-    size: _INSERT_USAGE.format(rows=", ".join((_USAGE_ROW,) * size)) for size in (16, 256)
+    size: _INSERT_USAGE.format(rows=", ".join((_USAGE_ROW,) * size)) for size in (16, 64, 256)
 }
 USAGE_COLUMNS: Final = _USAGE_ROW.count("?")
 

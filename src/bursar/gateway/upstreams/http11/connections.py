@@ -105,7 +105,9 @@ class Connection(asyncio.Protocol):
 
     def start(self, request: bytes, *, is_head_request: bool) -> Exchange:
         """Write one request; the caller holds a slot, which the exchange's end gives back."""
-        exchange = self._exchange = Exchange(self, self._loop, self._limits.max_body)
+        exchange = self._exchange = Exchange(
+            self, self._loop, self._limits.max_body, self._loop.time()
+        )
         transport = self._transport
         if transport is None or transport.is_closing():
             self.fail("closed", "the upstream closed the connection", request_sent=False)

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from bursar import failpoints
 from bursar.gateway.upstreams.port import FailureKind, UpstreamError
 
@@ -28,51 +30,28 @@ class Line(Protocol):
         ...
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request's answer, a `StartedResponse`; may outlive the connection that carried it."""
 
-    __slots__ = (
-        "_loop",
-        "_waiter",
-        "buffered",
-        "ceiling",
-        "chunks",
-        "connection",
-        "content_length",
-        "ends_with_connection",
-        "error",
-        "headers",
-        "heard_at",
-        "is_complete",
-        "is_stale",
-        "max_body",
-        "reads_whole",
-        "sent_at",
-        "status",
-        "told",
-        "transfer_encoding",
-    )
-
-    def __init__(self, connection: Line, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.error: UpstreamError | None = None
-        self.is_complete = False
-        self.is_stale = False
-        self.content_length = -1
-        self.transfer_encoding = b""
-        self.ends_with_connection = False
-        self.sent_at = loop.time()
-        self.heard_at = 0.0
-        self.chunks: list[bytes] = []
-        self.buffered = 0
-        self.ceiling = PAUSE_ABOVE
-        self.max_body = max_body
-        self.reads_whole = False
-        self.connection: Line | None = connection
-        self.told: Callable[[], None] | None = None
-        self._loop = loop
-        self._waiter: asyncio.Future[None] | None = None
+    connection: Line | None
+    _loop: asyncio.AbstractEventLoop
+    max_body: int
+    sent_at: float  # the loop's time
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = []
+    error: UpstreamError | None = None
+    is_complete: bool = False
+    is_stale: bool = False
+    content_length: int = -1
+    transfer_encoding: bytes = b""
+    ends_with_connection: bool = False
+    heard_at: float = 0.0
+    chunks: list[bytes] = []
+    buffered: int = 0
+    ceiling: int = PAUSE_ABOVE
+    reads_whole: bool = False
+    told: Callable[[], None] | None = None
+    _waiter: asyncio.Future[None] | None = None
 
     @failpoints.before("request.sent")
     async def head(self) -> None:
