@@ -58,13 +58,12 @@ def start_postgres(lab: Lab) -> Iterator[PostgresServer]:
     """Run a PostgreSQL beside the load, as durable as in production.
 
     It gives way to the load, as if it had a machine of its own: its work counts, its turns do not.
+    (`loads.measure` sees to that.)
     """
     server = PostgresServer(fsync=True, settings=POSTGRES_SETTINGS)
     try:
         with pinned(lab.cores.load):
             server.__enter__()
-        if server.process is not None:
-            processes.yield_to_others(server.process.pid)
     except PostgresUnavailable as error:
         raise Unavailable(str(error)) from error
     try:

@@ -120,6 +120,9 @@ def measure(lab: Lab, target: Target, case: Case, *, number: int, seconds: float
     """Take one reading, and wait until the target has finished what the load left it with."""
     if case.shape is Shape.PACED:
         seconds = max(seconds, PACED_MIN_S)
+    for root in target.database_roots:
+        # Anew each time: a database has a process for each connection, and each its own session.
+        processes.yield_to_others(root)
     (core,) = lab.cores.target
     busy_before, since = processes.core_busy_us(core), time.monotonic()
     cpu_before = processes.cpu_us(target.roots)

@@ -128,8 +128,11 @@ def tree(roots: Iterable[int]) -> list[int]:
 def yield_to_others(root: int) -> None:
     """Have a process, and all that it starts from now on, work only when nobody else wants to."""
     for pid in tree([root]):
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
+            if os.getsid(pid) != os.getsid(0):
+                # Sessions share a core as equals, whatever their processes' priorities are.
+                Path(f"/proc/{pid}/autogroup").write_text(str(LOWEST_PRIORITY))
 
 
 def cpu_us(roots: Iterable[int]) -> int:

@@ -110,3 +110,26 @@ def test_files_of_a_server_are_its_owners_alone() -> None:
     with served():
         for path in Path("bursar-data").rglob("*"):
             assert not path.stat().st_mode & 0o077, path
+
+
+def test_a_module_that_fails_because_it_is_told_to_stop_while_it_loads_is_no_failure() -> None:
+    told = """
+import os, signal, time
+from bursar.cli import server
+with server._stopped_in_order():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        raise ValueError("what a library makes of it") from None
+print("in order")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "in order\n"), done.stderr

@@ -134,7 +134,8 @@ def _stopped_in_order() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, tell)
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:
+        # Whatever it is: a module that is interrupted while it loads may make an error of that.
         if not is_told:
             raise
     finally:

@@ -130,7 +130,7 @@ async def _advance(tx: WriteTx, *, worker_id: int, charges: Sequence[Charge]) ->
 async def _write_batch(
     tx: WriteTx, worker_id: int, booked: Sequence[Charge], held: _Rows, moves: _Rows
 ) -> None:
-    documents = (_encode(each).decode() for each in (booked, held, moves))
+    documents = map(_encode, (booked, held, moves))
     answer: Any = (await tx.driver(statements.SETTLE_BATCH, (*documents, worker_id))).one()
     added, shrunk = answer
     _require_covered(shrunk, held)

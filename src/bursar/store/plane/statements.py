@@ -216,7 +216,7 @@ SETTLE_BATCH: Final = """
                (e->>20)::bigint AS cost_nanos, (e->>21)::bigint AS overrun_nanos,
                (e->>22)::bigint AS duration_ms, (e->>23)::bigint AS first_byte_ms,
                (e->>24) AS labels, $4::bigint AS worker_id, (e->>0)::bigint AS seq
-          FROM jsonb_array_elements($1::text::jsonb) AS e
+          FROM jsonb_array_elements(convert_from($1::bytea, 'UTF8')::jsonb) AS e
     ), added AS (
         INSERT INTO usage_events (
             account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
@@ -266,7 +266,7 @@ SETTLE_BATCH: Final = """
             last_ms = greatest(d.last_ms, excluded.last_ms)
     ), shrunk AS (
         UPDATE leases l SET amount = l.amount - (w->>7)::bigint
-          FROM jsonb_array_elements($2::text::jsonb) AS w
+          FROM jsonb_array_elements(convert_from($2::bytea, 'UTF8')::jsonb) AS w
          WHERE l.worker_id = (w->>0)::bigint AND l.account_id = (w->>1)::bigint
            AND l.scope = w->>2 AND l.resource = w->>3 AND l.window_name = w->>4
            AND l.model = w->>5 AND l.window_start_ms = (w->>6)::bigint
@@ -275,10 +275,11 @@ SETTLE_BATCH: Final = """
     ), used AS (
         UPDATE allowances a
            SET leased = a.leased - (w->>6)::bigint, used = a.used + (w->>7)::bigint
-          FROM jsonb_array_elements($3::text::jsonb) AS w
+          FROM jsonb_array_elements(convert_from($3::bytea, 'UTF8')::jsonb) AS w
          WHERE a.account_id = (w->>0)::bigint AND a.scope = w->>1 AND a.resource = w->>2
            AND a.window_name = w->>3 AND a.model = w->>4 AND a.window_start_ms = (w->>5)::bigint
-           AND (SELECT count(*) FROM shrunk) = jsonb_array_length($2::text::jsonb)
+           AND (SELECT count(*) FROM shrunk)
+               = jsonb_array_length(convert_from($2::bytea, 'UTF8')::jsonb)
     )
     SELECT (SELECT count(*) FROM added), (SELECT count(*) FROM shrunk)
 """
