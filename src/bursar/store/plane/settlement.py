@@ -11,7 +11,9 @@ what nobody could be charged for.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
@@ -26,6 +28,34 @@ from bursar.store.plane.charges import Charge, Move, sum_moves
 from bursar.store.tables import transfers
 
 _encode = msgspec.json.Encoder().encode
+# The columns of a usage row on SQLite, behind its worker.
+_usage_row: Final = attrgetter(
+    "account_id",
+    "at_ms",
+    "event_id",
+    "key_id",
+    "user_id",
+    "project_id",
+    "product",
+    "endpoint",
+    "model",
+    "upstream",
+    "outcome",
+    "is_stream",
+    "is_estimated",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "quantities",
+    "price_id",
+    "cost_nanos",
+    "excess_nanos",
+    "duration_ms",
+    "first_byte_ms",
+    "labels",
+    "seq",
+)
 _Rows = list[tuple[Any, ...]]
 COST, LIFETIME = "cost", "lifetime"
 
@@ -197,54 +227,22 @@ async def _insert_usage(tx: WriteTx, worker_id: int, booked: Sequence[Charge]) -
     if tx.dialect == POSTGRESQL:
         await _write_batch(tx, worker_id, booked, [], [])
         return
-    rows = [_usage_row(worker_id, charge) for charge in booked]
-    _require_new(await _insert_many(tx, rows), booked)
-    await tx.driver(statements.ADD_HOURLY, (len(rows),))
-    await tx.driver(statements.ADD_DAILY, (len(rows),))
+    _require_new(await _insert_many(tx, worker_id, booked), booked)
+    await tx.driver(statements.ADD_HOURLY, (len(booked),))
+    await tx.driver(statements.ADD_DAILY, (len(booked),))
 
 
-async def _insert_many(tx: WriteTx, rows: _Rows) -> int:
+async def _insert_many(tx: WriteTx, worker_id: int, booked: Sequence[Charge]) -> int:
     """Insert rows on SQLite, many at a time; return how many were new."""
     sizes = tuple(statements.INSERT_USAGE)
     added = 0
-    for start in range(0, len(rows), sizes[-1]):
-        part = rows[start : start + sizes[-1]]
+    for start in range(0, len(booked), sizes[-1]):
+        part = booked[start : start + sizes[-1]]
         size = next(size for size in sizes if size >= len(part))
-        values = [value for row in part for value in row]
-        values += [None] * (size * statements.USAGE_COLUMNS - len(values))
-        added += (await tx.driver(statements.INSERT_USAGE[size], tuple(values))).rowcount
+        missing = repeat(None, (size - len(part)) * statements.USAGE_COLUMNS)
+        values = (worker_id, *chain.from_iterable(map(_usage_row, part)), *missing)
+        added += (await tx.driver(statements.INSERT_USAGE[size], values)).rowcount
     return added
-
-
-def _usage_row(worker_id: int, charge: Charge) -> tuple[object, ...]:
-    return (
-        charge.account_id,
-        charge.at_ms,
-        charge.event_id,
-        charge.key_id,
-        charge.user_id,
-        charge.project_id,
-        charge.product,
-        charge.endpoint,
-        charge.model,
-        charge.upstream,
-        charge.outcome,
-        charge.is_stream,
-        charge.is_estimated,
-        charge.input_tokens,
-        charge.cached_input_tokens,
-        charge.output_tokens,
-        charge.reasoning_tokens,
-        charge.quantities,
-        charge.price_id,
-        charge.cost_nanos,
-        charge.excess_nanos,
-        charge.duration_ms,
-        charge.first_byte_ms,
-        charge.labels,
-        worker_id,
-        charge.seq,
-    )
 
 
 async def _book_overrun(tx: WriteTx, charge: Charge, overrun_nanos: int) -> None:

@@ -286,14 +286,14 @@ SETTLE_BATCH: Final = """
 
 _INSERT_USAGE: Final = """
     INSERT INTO usage_events (
-        account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint, model,
-        upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
+        worker_id, account_id, at_ms, event_id, key_id, user_id, project_id, product, endpoint,
+        model, upstream, outcome, is_stream, is_estimated, input_tokens, cached_input_tokens,
         output_tokens, reasoning_tokens, quantities, price_id, cost_nanos, overrun_nanos,
-        duration_ms, first_byte_ms, labels, worker_id, seq)
-    SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
+        duration_ms, first_byte_ms, labels, seq)
+    SELECT ?, * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
     ON CONFLICT DO NOTHING
 """
-_USAGE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_USAGE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # Many rows in one step: between two steps the interpreter changes threads, which costs each request
 # that is being served more than its row. By how many rows there are; what is left over is NULL.
 INSERT_USAGE: Final = {
