@@ -80,6 +80,7 @@ async def test_an_answer_that_comes_in_pieces_is_one(house: House, tasks: list[s
     house.upstream.default = Behaviour()
     assert answer.status_code == 200
     assert json.loads(answer.content)["usage"]["completion_tokens"] > 0
+    assert tasks == ["Gateway._answer"]
 
 
 async def test_a_caller_who_leaves_meanwhile_pays_for_what_was_sold(house: House) -> None:

@@ -230,6 +230,7 @@ def _signed(command: Callable[..., None], function: Callable[..., None]) -> Call
     own = list(inspect.signature(function).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [each.replace(kind=keyword) for each in (*own, *common)]
+    # What `inspect` looks for on any callable, though no type says that it may be there.
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__doc__ = function.__doc__

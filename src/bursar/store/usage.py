@@ -257,11 +257,12 @@ def _sums(
 
 
 def _sum(row: Row[*tuple[object, ...]]) -> Sum:
-    return Sum(*(int(value) for value in row[1:]))  # type: ignore[call-overload]
+    values: Sequence[Any] = row[1:]
+    return Sum(*map(int, values))
 
 
 def _event(row: Row[*tuple[object, ...]]) -> EventRow:
-    values = list(row)
+    values: list[Any] = list(row)
     values[2] = values[2] or None
     values[9], values[10] = bool(values[9]), bool(values[10])
-    return EventRow(*values)  # type: ignore[arg-type]
+    return EventRow(*values)

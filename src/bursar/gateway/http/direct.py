@@ -6,7 +6,6 @@ what is left out is what such a call does not need: a scope of twelve fields, an
 coroutine. Must not know what is served.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.gateway.caller import Caller
+from bursar.gateway.http.cork import Cork
 
 
 class Waiting(Protocol):
@@ -50,6 +50,9 @@ _SETTLED: Final[Any] = _Settled()
 class DirectCycle(RequestResponseCycle):
     """A POST whose body is here; what differs from one request to the next is set, and no more."""
 
+    # uvicorn's are a whole scope and a bare transport; these are what such a call needs of them.
+    scope: Any
+    transport: Any
     access_log = False
     disconnected = False
     waiting_for_100_continue = False
@@ -63,14 +66,14 @@ class DirectCycle(RequestResponseCycle):
     def __init__(  # deliberately not the parent's, which sets what the class sets here
         self,
         headers: list[tuple[bytes, bytes]],
-        transport: asyncio.Transport,
+        transport: Cork | None,
         flow: FlowControl,
         default_headers: list[tuple[bytes, bytes]],
         *,
         keep_alive: bool,
         on_response: Callable[..., None],
     ) -> None:
-        self.scope = {"method": "POST", "headers": headers}  # type: ignore[typeddict-item]
+        self.scope = {"method": "POST", "headers": headers}
         self.transport = transport
         self.flow = flow
         self.default_headers = default_headers
@@ -81,7 +84,6 @@ class DirectCycle(RequestResponseCycle):
     def begin(self, serve: Serve, run: Run) -> Waiting | None:
         """Start serving; the body is whole."""
         self.more_body = False
-        scope: Any = self.scope
         receive: Any = self.receive
         send: Any = self.send
-        return serve(Caller(scope, receive, send), run)
+        return serve(Caller(self.scope, receive, send), run)

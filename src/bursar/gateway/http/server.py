@@ -54,6 +54,9 @@ class Patience:
 class Protocol(HttpToolsProtocol):
     """One connection. A refused request is answered in our error shape and ends it."""
 
+    # uvicorn's is always there; this may be a `DirectCycle`, and is none between two calls.
+    cycle: Any
+
     def __init__(
         self,
         *args: Any,
@@ -87,6 +90,7 @@ class Protocol(HttpToolsProtocol):
 
     # The connection
 
+    # As narrow as uvicorn's, which asyncio declares wider.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that says nothing at all is closed like one that is too slow."""
         super().connection_made(transport)
@@ -143,18 +147,16 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or note since when nobody has wanted anything."""
-        # Nothing of a call is kept until the next one: its memory is wanted at once, while it is
-        # still in the caches.
+        # Nothing of a call is kept until the next: its memory is wanted while it is in the caches.
         self._waiting = None
         if isinstance(self.cycle, DirectCycle) and self.cycle.response_complete:
-            self.cycle = None  # type: ignore[assignment]
-        if self.pipeline:
+            self.cycle = None
+        if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-            self._idle.begin()
+        self.flow.resume_reading()
+        self._idle.begin()
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle.end()
@@ -214,7 +216,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(505, "version_not_supported", "This server speaks HTTP/1.1.")
         # An answer to HEAD is a head that nothing follows.
         elif self.scope["method"] != "HEAD":
-            self.cycle.transport = self._cork  # type: ignore[assignment]
+            self.cycle.transport = self._cork
 
     def _goes_the_short_way(self) -> bool:
         """Whether this is a call of a model that nothing precedes; then its cycle is made."""
@@ -232,7 +234,7 @@ class Protocol(HttpToolsProtocol):
         always, to_page = self.server_state.default_headers, self._heads.to_page
         self.cycle = DirectCycle(
             self.headers,
-            self._cork,  # type: ignore[arg-type]
+            self._cork,
             self.flow,
             [*always, *to_page] if to_page else always,
             keep_alive=self.parser.should_keep_alive(),
@@ -256,8 +258,7 @@ class Protocol(HttpToolsProtocol):
         """The body did not come with the head: waiting for it is what ASGI is made for."""
         self._serve, cycle = None, self.cycle
         if self._stage == _BODY:
-            self.cycle = None  # type: ignore[assignment]
-            self.headers = cycle.scope["headers"]  # type: ignore[assignment]
+            self.cycle, self.headers = None, cycle.scope["headers"]
             self._hand_on()
             self.cycle.body += cycle.body
 
@@ -278,7 +279,7 @@ class Protocol(HttpToolsProtocol):
             if serve is None:
                 super().on_message_complete()
                 return
-            self._waiting = self.cycle.begin(serve, self._run)  # type: ignore[attr-defined]
+            self._waiting = self.cycle.begin(serve, self._run)
 
     # What is refused
 

@@ -139,7 +139,7 @@ def _next_beat(tx: WriteTx) -> ColumnElement[int]:
     return func.max(workers.c.heartbeat_ms + 1, tx.now_ms)
 
 
-async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
+async def _select(tx: ReadTx, condition: ColumnElement[bool]) -> list[WorkerRow]:
     query = select(
         workers.c.id,
         workers.c.state,
@@ -147,7 +147,7 @@ async def _select(tx: ReadTx, condition: object) -> list[WorkerRow]:
         workers.c.started_ms,
         workers.c.settled_seq,
         workers.c.heartbeat_ms,
-    ).where(condition)  # type: ignore[arg-type]
+    ).where(condition)
     rows = await tx.execute(query.order_by(workers.c.id))
     return [
         WorkerRow(row.id, row.state, row.host, row.started_ms, row.settled_seq, row.heartbeat_ms)

@@ -6,6 +6,7 @@ Must not know any table. The conventions are told where the tables are.
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from sqlalchemy.schema import SchemaItem
 
 metadata: Final = MetaData()
 Int: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -22,6 +23,6 @@ def text(name: str, *, null: bool = False, default: str | None = None) -> Column
     return Column(name, Text, nullable=null, server_default=default)
 
 
-def table(name: str, *items: Column[int] | Column[str] | Column[bytes] | object) -> Table:
+def table(name: str, *items: SchemaItem) -> Table:
     """A table, which SQLite checks as strictly as PostgreSQL does."""
-    return Table(name, metadata, *items, sqlite_strict=True)  # type: ignore[arg-type]
+    return Table(name, metadata, *items, sqlite_strict=True)
