@@ -22,7 +22,7 @@ from bursar import bootstrap
 from bursar.config import Settings
 from bursar.core.money import parse_usd
 from bursar.core.prices import Price, cost_nanos
-from bursar.gateway.http.server import Patience
+from bursar.gateway.http.patience import Patience
 from bursar.service import accounts, keys
 from bursar.store import prices
 from bursar.store.prices import NewPrice

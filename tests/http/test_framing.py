@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bursar.gateway.http.server import Patience
+from bursar.gateway.http.patience import Patience
 from bursar.store.database import sqlite_url
 from tests import books, wire
 from tests.serving import MODEL, House, serving

@@ -20,7 +20,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from bursar.gateway.http.server import Patience
+from bursar.gateway.http.patience import Patience
 from bursar.store.database import sqlite_url
 from tests import books
 from tests.books import Books

@@ -313,6 +313,44 @@ def test_a_damaged_answer_ends_in_one_way(
     assert pieces.outcome()[2] == whole.outcome()[2]
 
 
+KEPT = sorted(name for name, (_, _, is_kept) in VALID.items() if is_kept)
+
+
+@given(
+    first=st.sampled_from(KEPT),
+    second=st.sampled_from(KEPT),
+    place=st.integers(0, 300),
+    junk=st.binary(max_size=3),
+    replaced=st.integers(0, 3),
+)
+def test_an_answer_is_the_same_behind_another(
+    first: str, second: str, place: int, junk: bytes, replaced: int
+) -> None:
+    data = VALID[second][0]
+    data = data[:place] + junk + data[place + replaced :]
+    alone, behind = Wire(), Wire()
+    behind.arrive(VALID[first][0])
+    behind.exchange = behind.connection.start(b"request", is_head_request=False)
+    alone.arrive(data, ends=True)
+    behind.arrive(data, ends=True)
+    assert behind.outcome()[:4] == alone.outcome()[:4]
+    assert behind.owner.ends == [True, *alone.owner.ends]
+
+
+def test_a_head_that_comes_again_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire()
+    wire.arrive(sized(b"first", b"Content-Type: text/plain"))
+    monkeypatch.setattr(wire.connection, "_parser", None)
+    for body in (b"again", b"longer than that", b"x"):
+        wire.exchange = wire.connection.start(b"request", is_head_request=False)
+        wire.arrive(sized(body, b"Content-Type: text/plain"))
+        status, headers, *rest = wire.outcome()
+        length = (b"content-length", b"%d" % len(body))
+        assert (status, headers) == (200, [(b"content-type", b"text/plain"), length])
+        assert rest[:2] == [body, None]
+    assert wire.owner.ends == [True] * 4
+
+
 def test_a_body_that_only_the_end_delimits_is_cut_short_by_a_reset() -> None:
     wire = Wire()
     wire.arrive(OK + b"\r\nabc")

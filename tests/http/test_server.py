@@ -16,10 +16,15 @@ from bursar.gateway.http.direct import Run, Serve
 from bursar.gateway.http.idle import Idle
 from bursar.gateway.http.names import Names
 from bursar.gateway.http.outbox import Outbox
-from bursar.gateway.http.server import Patience, Protocol
+from bursar.gateway.http.patience import Patience
+from bursar.gateway.http.server import Protocol
 
 POST = b"POST /call HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 HEAD_LINES = b"content-length: 2\r\n"
+LENGTH = (b"content-length", b"2")
+CHUNKED = (
+    b"POST /call HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+)
 
 
 class Wire(asyncio.Transport):
@@ -90,12 +95,12 @@ async def connect(
     return wire
 
 
-def speak(serve: Serve, *, keep_alive_s: int = 5) -> Protocol:
+async def nowhere(_scope: object, _receive: object, _send: object) -> None:
+    raise AssertionError("nothing takes the long way here")
+
+
+def speak(serve: Serve, *, keep_alive_s: int = 5, app: object = nowhere) -> Protocol:
     """One connection's protocol, on which calls are served by `serve`."""
-
-    async def app(_scope: object, _receive: object, _send: object) -> None:
-        raise AssertionError("nothing takes the long way here")
-
     options = uvicorn.Config(
         app=cast(Any, app),
         interface="asgi3",
@@ -161,6 +166,93 @@ async def test_every_answer_bears_the_date_of_its_own_moment() -> None:
     wire = await connect(second_passes)
     assert wire.sent.count(b"date: later") == 1
     assert wire.sent.index(b"date: later") > wire.sent.rindex(b"HTTP/1.1 200")
+
+
+def request(body: bytes, *lines: bytes) -> bytes:
+    named = b"".join(line + b"\r\n" for line in lines)
+    return POST[: POST.index(b"content-")] + b"%bcontent-length: %d\r\n\r\n%b" % (
+        named,
+        len(body),
+        body,
+    )
+
+
+# What comes behind a first request, packet by packet, and what is served besides that.
+AFTER: dict[str, tuple[list[bytes], list[bytes]]] = {
+    "the same": ([POST], [b"{}"]),
+    "another length": ([request(b"x" * 1000)], [b"x" * 1000]),
+    "another header": ([request(b"{}", b"a: b")], [b"{}"]),
+    "another header twice": ([request(b"1", b"a: b"), request(b"22", b"a: b")], [b"1", b"22"]),
+    "in pieces": ([POST[:9], POST[9:-1], POST[-1:]], [b"{}"]),
+    "its body later": ([POST[:-2], POST[-2:]], [b"{}"]),
+    "two at once": ([POST + request(b"second")], [b"{}", b"second"]),
+    "a line break before it": ([b"\r\n", POST, b"\r\n" + POST], [b"{}", b"{}"]),
+    "none": ([request(b"")], [b""]),
+    "chunks": ([CHUNKED, CHUNKED, POST], [b"{}"] * 3),
+    "nonsense": ([POST.replace(b"content-length: 2", b"content-length: two"), POST], []),
+    "one too short": ([request(b"{}")[:-1], b"}", POST], [b"{}", b"{}"]),
+    "the last one": ([request(b"1", b"connection: close"), POST], [b"1"]),
+    "an offer": ([request(b"1", b"upgrade: h2c", b"connection: upgrade"), POST], [b"1", b"{}"]),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+async def test_a_head_that_comes_again_means_what_it_meant(name: str) -> None:
+    packets, served = AFTER[name]
+    wire, seen = Wire(), list[tuple[bytes, object]]()
+
+    def serve(caller: Caller, run: Run) -> None:
+        body = caller.body_at_hand(most=10_000)
+        assert body is not None
+        seen.append((body, caller.scope["headers"]))
+        run(answer(caller))
+
+    async def answer(caller: Caller) -> None:
+        assert caller.answer_at_once(HEAD_LINES, b"{}")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while (message := await receive()).get("more_body", True):
+            body += message["body"]
+        seen.append((body + message["body"], scope["headers"]))
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    protocol = speak(serve, app=app)
+    protocol.connection_made(wire)
+    for packet in (POST, *packets):
+        if not wire.is_ended:
+            protocol.data_received(packet)
+            await asyncio.sleep(0.01)
+    protocol.connection_lost(None)
+    assert [body for body, _ in seen] == [b"{}", *served]
+    for body, headers in seen:
+        # Those of a head that was not parsed are those of the one that was.
+        assert (b"host", b"x") in cast(list[Any], headers), body
+    assert wire.statuses.count(200) == len(seen)
+
+
+async def test_a_head_that_comes_again_is_not_parsed() -> None:
+    wire, calls = Wire(), 0
+
+    def serve(caller: Caller, run: Run) -> None:
+        run(answer(caller))
+
+    async def answer(caller: Caller) -> None:
+        nonlocal calls
+        calls += 1
+        assert caller.answer_at_once(HEAD_LINES, b"{}")
+
+    protocol = speak(serve)
+    protocol.connection_made(wire)
+    for size in (2, 2, 30, 400):
+        protocol.data_received(request(b"x" * size))
+        protocol.parser = None
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    assert calls == 4
+    assert wire.statuses == [200] * 4
 
 
 class Still:

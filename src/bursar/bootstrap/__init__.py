@@ -45,7 +45,7 @@ from bursar.gateway.dispatch import Dispatch
 from bursar.gateway.forward import Gateway
 from bursar.gateway.forward import Limits as GatewayLimits
 from bursar.gateway.http.names import Names
-from bursar.gateway.http.server import Patience
+from bursar.gateway.http.patience import Patience
 from bursar.gateway.planning import Planner
 from bursar.gateway.routing import Router
 from bursar.gateway.upstreams.aside import Aside

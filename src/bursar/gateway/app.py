@@ -19,7 +19,8 @@ from bursar.gateway.caller import Caller
 from bursar.gateway.forward import Gateway
 from bursar.gateway.http.names import Names
 from bursar.gateway.http.outbox import Outbox
-from bursar.gateway.http.server import Patience, Protocol
+from bursar.gateway.http.patience import Patience
+from bursar.gateway.http.server import Protocol
 from bursar.gateway.wire import answers
 from bursar.gateway.wire.calls import CHAT, EMBEDDINGS
 from bursar.gateway.wire.faces import OURS, Face

@@ -4,9 +4,10 @@ Owns what we ask of the ASGI server beyond ASGI, and which headers count. How lo
 is the server's matter. Must not know what is exchanged.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bursar.core.errors import Invalid, Unreadable
@@ -28,6 +29,10 @@ _DECISIVE: Final = frozenset(
     )
 )
 _LONGEST_IDEMPOTENCY_KEY: Final = 255
+# What most requests have of these: a secret, and that the body is JSON.
+_ORDINARY: Final = 2
+# Where in a scope what its head says is kept.
+_SAID: Final = "bursar.said"
 # As much of a body is read for whoever sends it; without a bound anybody could fill our memory.
 _ANYBODYS_BYTES: Final = 1_000_000
 
@@ -42,6 +47,17 @@ class UnsupportedMedia(Unreadable):
 
 class CallerGone(Exception):
     """The caller hung up before its request was complete."""
+
+
+class Said(msgspec.Struct, eq=False):
+    """What a head says that decides something: headers, labels, and whose call it is.
+
+    `digest` is that of the secret, once it has been looked at.
+    """
+
+    headers: Headers
+    labels: Mapping[str, str] | None
+    digest: bytes | None = None
 
 
 class Caller:
@@ -70,6 +86,18 @@ class Caller:
         transport = getattr(self._cycle, "transport", None)
         name = transport.get_extra_info("peername") if transport else self.scope.get("client")
         return name[0] if isinstance(name, tuple | list) else None
+
+    def said(self) -> Said:
+        """What the head says, read once for all requests that come with the same one.
+
+        Raises as `read_headers` and `labels.read` do.
+        """
+        said: Said | None = self.scope.get(_SAID)
+        if said is None:
+            headers = read_headers(self.scope["headers"])
+            named = None if len(headers) == _ORDINARY else labels.read(headers)
+            said = self.scope[_SAID] = Said(headers, named)
+        return said
 
     async def body(self, *, most: int, vouch: Callable[[], Awaitable[None]]) -> bytes:
         """The whole body. Raises TooLarge, before reading what says so itself, or CallerGone.
@@ -154,7 +182,7 @@ def read_headers(headers: Headers) -> Headers:
     that is none. A good one changes nothing: answers of models are not kept.
     """
     found = [header for header in headers if header[0] in _DECISIVE]
-    is_ordinary = len(found) == 2 and _PLAIN_JSON in found
+    is_ordinary = len(found) == _ORDINARY and _PLAIN_JSON in found
     if not is_ordinary or (found[0][0] != b"authorization" and found[1][0] != b"authorization"):
         _check(found)
     return found

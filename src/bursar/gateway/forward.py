@@ -4,7 +4,7 @@ Owns the order of refusals and the guarantee at a request's end: its hold is set
 whatever happens. Must not know how an answer is relayed or charged (`relay`).
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -16,10 +16,9 @@ from bursar.core import secrets
 from bursar.core.errors import BursarError, InvariantViolated, RateRefused
 from bursar.core.refusals import Deny, Reason, as_error, deny
 from bursar.gateway import relay
-from bursar.gateway.access import labels
 from bursar.gateway.access.rights import Access
 from bursar.gateway.asgi import Headers
-from bursar.gateway.caller import Caller, CallerGone, read_headers
+from bursar.gateway.caller import Caller, CallerGone, Said
 from bursar.gateway.dispatch import Dispatch
 from bursar.gateway.meter.charging import Plan
 from bursar.gateway.planning import Planner
@@ -35,8 +34,6 @@ from bursar.worker.purse import Hold
 _log = structlog.get_logger("bursar.gateway")
 _OK: Final = 200
 _GONE: Final = 499
-# What most requests have of headers that decide something: a secret, and that the body is JSON.
-_ORDINARY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +163,22 @@ class Gateway:
         closed = worker.closed()
         if closed is not None:
             raise as_error(closed)
-        headers = read_headers(caller.scope["headers"])
-        named = None if len(headers) == _ORDINARY else labels.read(headers)
-        body = asked.body
+        said, body = caller.said(), asked.body
         if body is None:
             body = asked.body = caller.body_at_hand(most=self._limits.max_body_bytes)
             if body is None:
-                return self._read_body(asked, headers, named)
+                return self._read_body(asked, said)
         call, now_ms = calls.read_plain(endpoint, body), worker.clock_ms()
         found = {} if call is not None else fields.read_fields(body)
-        secret = _secret(headers)
-        credential = asked.credential or worker.keyring.find(secret)
+        digest = said.digest = said.digest or secrets.digest(_secret(said.headers))
+        credential = asked.credential or worker.keyring.find_digest(digest)
         if credential is None:
-            return self._load(asked, secret)
+            return self._load(asked, said)
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
         noted = None
-        if named or credential.restrictions is not None:
-            noted = self._access.enter(credential, caller, endpoint, named)
+        if said.labels or credential.restrictions is not None:
+            noted = self._access.enter(credential, caller, endpoint, said.labels)
         if call is None:
             call = self.planner.read(endpoint, found, body, credential, now_ms)
         slots = credential.slots_for(call.model)
@@ -246,35 +241,27 @@ class Gateway:
         """Wait for the rest of a call that was begun."""
         return self._answer(asked, self._carry(exchange, started))
 
-    async def _read_body(
-        self, asked: Asked, headers: Headers, named: Mapping[str, str] | None
-    ) -> None:
-        caller, endpoint = asked.caller, asked.endpoint
-        vouch = partial(self._authenticate, headers, caller, endpoint, named)
-        asked.body = await caller.body(most=self._limits.max_body_bytes, vouch=vouch)
+    async def _read_body(self, asked: Asked, said: Said) -> None:
+        vouch = partial(self._authenticate, said, asked.caller, asked.endpoint)
+        asked.body = await asked.caller.body(most=self._limits.max_body_bytes, vouch=vouch)
 
-    async def _load(self, asked: Asked, secret: bytes) -> None:
-        asked.credential = await self._find(secret)
+    async def _load(self, asked: Asked, said: Said) -> None:
+        asked.credential = await self._find(said)
 
-    async def _find(self, secret: bytes) -> Credential:
-        found = self.worker.keyring.find(secret) or await self.worker.keyring.load(secret)
+    async def _find(self, said: Said) -> Credential:
+        secret, keyring = _secret(said.headers), self.worker.keyring
+        found = keyring.find(secret) or await keyring.load(secret)
         if isinstance(found, Reason):
             raise as_error(deny(found))
         return found
 
-    async def _authenticate(
-        self,
-        headers: Headers,
-        caller: Caller,
-        endpoint: Endpoint,
-        asked: Mapping[str, str] | None,
-    ) -> None:
+    async def _authenticate(self, said: Said, caller: Caller, endpoint: Endpoint) -> None:
         """Raise unless the caller may call: before a long body is read, it is checked by itself."""
-        secret, now_ms = _secret(headers), self.worker.clock_ms()
-        credential = await self._find(secret)
+        credential = await self._find(said)
+        now_ms = self.worker.clock_ms()
         if now_ms >= credential.usable_until_ms:
             raise _unusable(credential, now_ms)
-        self._access.enter(credential, caller, endpoint, asked)
+        self._access.enter(credential, caller, endpoint, said.labels)
 
     async def _wait_for_hold(
         self, asked: Asked, credential: Credential, plan: Plan

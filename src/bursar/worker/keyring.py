@@ -122,6 +122,10 @@ class Keyring:
         """The credential of a secret that has been used before; None: `load` it."""
         return self._known.get(secrets.digest(secret))
 
+    def find_digest(self, digest: bytes) -> Credential | None:
+        """The same, by the digest of the secret."""
+        return self._known.get(digest)
+
     async def load(self, secret: bytes) -> Credential | Reason:
         """Look a secret up in the store, once for all who ask at the same time.
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from bursar.gateway.asgi import Scope
 from bursar.gateway.caller import Caller
 from bursar.gateway.http.cork import Cork
 
@@ -65,7 +66,7 @@ class DirectCycle(RequestResponseCycle):
 
     def __init__(  # deliberately not the parent's, which sets what the class sets here
         self,
-        headers: list[tuple[bytes, bytes]],
+        scope: Scope,
         transport: Cork | None,
         flow: FlowControl,
         default_headers: list[tuple[bytes, bytes]],
@@ -73,13 +74,13 @@ class DirectCycle(RequestResponseCycle):
         keep_alive: bool,
         on_response: Callable[..., None],
     ) -> None:
-        self.scope = {"method": "POST", "headers": headers}
+        self.scope = scope
         self.transport = transport
         self.flow = flow
         self.default_headers = default_headers
         self.keep_alive = keep_alive
         self.on_response = on_response
-        self.body = bytearray()
+        self.body: Any = bytearray()
 
     def begin(self, serve: Serve, run: Run) -> Waiting | None:
         """Start serving; the body is whole."""

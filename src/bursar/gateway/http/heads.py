@@ -14,6 +14,9 @@ from httptools import HttpRequestParser
 from bursar.gateway.asgi import Headers
 from bursar.gateway.http.names import Names
 
+MOST_HEAD_BYTES: Final = 65_536
+MOST_HEADERS: Final = 200
+
 _UPGRADING: Final = frozenset((b"upgrade", b"http2-settings"))
 _KEPT_TOKENS: Final = frozenset((b"close", b"keep-alive"))
 _REASONS: Final = {
@@ -40,6 +43,9 @@ class Fault(NamedTuple):
     message: str
 
 
+TOO_LARGE: Final = Fault(431, "headers_too_large", "The request's headers are too large.")
+
+
 class Heads:
     """The heads that come on one connection, one after the other.
 
@@ -56,8 +62,15 @@ class Heads:
         self.expects = False
         self.to_page: Headers = []
 
-    def read(self, headers: Headers, url: bytes, parser: HttpRequestParser) -> Fault | None:
-        """Take in what this head says; return what is wrong with it, or None."""
+    def read(
+        self, headers: Headers, url: bytes, parser: HttpRequestParser, most_bytes: int
+    ) -> Fault | None:
+        """Take in what this head says, which has at most so many bytes; return what is wrong."""
+        if len(headers) > MOST_HEADERS or (
+            most_bytes > MOST_HEAD_BYTES
+            and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
+        ):
+            return TOO_LARGE
         self.expects, self.to_page = False, []
         hosts: list[bytes] = []
         origins = 0

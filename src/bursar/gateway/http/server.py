@@ -8,47 +8,28 @@ connection ends. Must not know applications.
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bursar.gateway.asgi import Scope
 from bursar.gateway.http import heads
+from bursar.gateway.http.arrival import Arrival
 from bursar.gateway.http.cork import Cork
 from bursar.gateway.http.direct import DirectCycle, Serve, Targets, Waiting
 from bursar.gateway.http.heads import Heads
 from bursar.gateway.http.idle import Idle
+from bursar.gateway.http.last_head import LastHead
 from bursar.gateway.http.names import Names, allow
 from bursar.gateway.http.outbox import Outbox
+from bursar.gateway.http.patience import Patience
 
-MOST_HEAD_BYTES: Final = 65_536
-MOST_HEADERS: Final = 200
 MOST_URL_BYTES: Final = 8_192
 
-# A body may take longer than its time if it moves at this speed, but not for ever.
-_BODY_BYTES_PER_S: Final = 50_000
-_LONGEST_BODY: Final = 10
-# What chunk sizes, their extensions and trailers may add to a body: one-byte chunks come to five.
-_MOST_OVERHEAD: Final = 8
 
 # Where in a request the next byte stands.
 _BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a connection may keep us waiting, in seconds.
-
-    `head_s` for a request's head, `body_s` for head and body together (longer while it moves), and
-    `reading_s` for a caller that does not read its answer. After a refusal what still arrives is
-    thrown away for `parting_s`: closing at once would destroy the answer on its way.
-    """
-
-    head_s: float = 20.0
-    body_s: float = 30.0
-    reading_s: float = 60.0
-    parting_s: float = 2.0
 
 
 class Protocol(HttpToolsProtocol):
@@ -69,6 +50,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._outbox = outbox
         self._heads = Heads(names)
+        # Of calls that took the short way: what a server makes of the head, and how to serve it.
+        self._last_head: LastHead[tuple[Scope, Serve]] = LastHead()
         self._idle = Idle(self.loop, self.timeout_keep_alive, self._close)
         self._served = self.app
         self._patience = patience
@@ -78,13 +61,9 @@ class Protocol(HttpToolsProtocol):
         self._waiting: Waiting | None = None
         self._cork: Cork | None = None
         self._stage = _BETWEEN
-        self._packet = 0
-        # Bytes of the present head or body but those that came in the packet in which it began.
-        self._wire_bytes = 0
-        self._body_bytes = 0
-        self._is_fresh = True
-        # The loop's time when a request was first seen to be incomplete; 0: not seen yet.
-        self._began_s = 0.0
+        # What came last, if a request may begin with it.
+        self._message = b""
+        self._arrival = Arrival()
         self._timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -110,7 +89,14 @@ class Protocol(HttpToolsProtocol):
         if self._stage == _OVER:
             return
         self._idle.end()
-        self._packet = len(data)
+        is_new = self._stage == _BETWEEN and self.cycle is None
+        if is_new:
+            body = self._last_head.body_of(data)
+            if body is not None:
+                self._serve_again(body)
+                return
+        self._message = data if is_new else b""
+        self._arrival.packet = len(data)
         while True:
             try:
                 self.parser.feed_data(data)
@@ -118,6 +104,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(400, "invalid_http", "This is not HTTP with one meaning.")
             except httptools.HttpParserUpgrade as upgrade:
                 if self._stage != _OVER:
+                    self._message = b""
                     data = self._without_upgrade() + data[upgrade.args[0] :]
                     continue
             break
@@ -167,9 +154,7 @@ class Protocol(HttpToolsProtocol):
         """A new head begins."""
         if self._stage != _OVER:
             self._stage = _HEAD
-            self._wire_bytes = 0
-            self._is_fresh = True
-            self._began_s = 0.0
+            self._arrival.begin_head()
             # The scope is made when it is known that one is needed.
             self.url = b""
             self.headers = []
@@ -186,7 +171,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its head is refused or offers an upgrade."""
-        self._check_head()
+        fault = self._heads.read(self.headers, self.url, self.parser, self._arrival.most_bytes)
+        if fault is not None:
+            self._refuse(*fault)
         if self._stage == _OVER:
             return
         if self.parser.should_upgrade():
@@ -195,8 +182,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(501, "method_not_supported", "This server is not a proxy.")
             return
         self._stage = _BODY
-        self._wire_bytes = self._body_bytes = 0
-        self._is_fresh = True
+        self._arrival.begin_body()
         if not self._goes_the_short_way():
             self._hand_on()
 
@@ -231,17 +217,38 @@ class Protocol(HttpToolsProtocol):
         ):
             return False
         self._serve = serve
-        always, to_page = self.server_state.default_headers, self._heads.to_page
-        self.cycle = DirectCycle(
-            self.headers,
-            self._cork,
-            self.flow,
-            [*always, *to_page] if to_page else always,
-            keep_alive=self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        scope: Scope = {"method": "POST", "headers": self.headers}
+        self._begin_cycle(scope, keep_alive=self.parser.should_keep_alive())
+        if to_page := self._heads.to_page:
+            self.cycle.default_headers = [*self.cycle.default_headers, *to_page]
         self.headers = []
         return True
+
+    def _begin_cycle(self, scope: Scope, *, keep_alive: bool) -> None:
+        self.cycle = DirectCycle(
+            scope,
+            self._cork,
+            self.flow,
+            self.server_state.default_headers,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _serve_again(self, body: bytes) -> None:
+        """Serve a whole request with the head of the one before: the parser need not see it."""
+        if self._timer is not None:
+            self._stop_timer()
+        if self._last_head.meaning is not None:
+            scope, serve = self._last_head.meaning
+            self._begin_cycle(scope, keep_alive=True)
+            self.cycle.body = body
+            self._waiting = self.cycle.begin(serve, self._run)
+
+    def _remember(self, serve: Serve) -> None:
+        message, self._message = self._message, b""
+        if message and self.cycle.keep_alive and not self._heads.to_page:
+            meaning = self.cycle.scope, serve
+            self._last_head.remember(message, self._arrival.body_bytes, meaning)
 
     def _run(self, steps: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(steps)
@@ -265,7 +272,7 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take body bytes of a request that was not refused."""
         if self._stage == _BODY:
-            self._body_bytes += len(body)
+            self._arrival.body_bytes += len(body)
             if self._serve is not None:
                 self.cycle.body += body
             else:
@@ -279,20 +286,10 @@ class Protocol(HttpToolsProtocol):
             if serve is None:
                 super().on_message_complete()
                 return
+            self._remember(serve)
             self._waiting = self.cycle.begin(serve, self._run)
 
     # What is refused
-
-    def _check_head(self) -> None:
-        """Refuse heads that are too large, or unclear about where they go or end."""
-        headers = self.headers
-        if len(headers) > MOST_HEADERS or (
-            self._packet + self._wire_bytes > MOST_HEAD_BYTES
-            and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
-        ):
-            self._refuse(431, "headers_too_large", "The request's headers are too large.")
-        elif fault := self._heads.read(headers, self.url, self.parser):
-            self._refuse(*fault)
 
     def _without_upgrade(self) -> bytes:
         """Start over with the head that a caller sends who offers no upgrade."""
@@ -326,19 +323,12 @@ class Protocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Bound what has come of a head or a body, and see to it that the rest comes in time."""
-        if self._is_fresh:
-            self._is_fresh = False
-        else:
-            self._wire_bytes += self._packet
-        if self._stage == _HEAD and self._wire_bytes > MOST_HEAD_BYTES:
-            self._refuse(431, "headers_too_large", "The request's headers are too large.")
-        elif self._stage == _BODY:
-            overhead = self._wire_bytes - self._body_bytes
-            if self.cycle.response_complete:
-                self._part()
-            elif overhead > MOST_HEAD_BYTES + _MOST_OVERHEAD * self._body_bytes:
-                self._refuse(400, "invalid_http", "The body is more frame than content.")
-        self._began_s = self._began_s or self.loop.time()
+        fault = self._arrival.count(is_body=self._stage == _BODY)
+        if self._stage == _BODY and self.cycle.response_complete:
+            self._part()
+        elif fault is not None and self._stage in (_HEAD, _BODY):
+            self._refuse(*fault)
+        self._arrival.since_s = self._arrival.since_s or self.loop.time()
         if self._timer is None and self._stage != _OVER:
             self._timer = self.loop.call_later(self._patience.head_s, self._too_slow)
 
@@ -349,8 +339,8 @@ class Protocol(HttpToolsProtocol):
             self._close()
             return
         if self.flow.read_paused:
-            self._began_s = now_s  # It is we who do not read.
-        left_s = self._began_s + self._allowed_s() - now_s
+            self._arrival.since_s = now_s  # It is we who do not read.
+        left_s = self._arrival.since_s + self._allowed_s() - now_s
         if self._stage == _BODY and self.cycle.response_complete:
             self._part()
         elif left_s > 0:
@@ -361,8 +351,7 @@ class Protocol(HttpToolsProtocol):
     def _allowed_s(self) -> float:
         if self._stage == _HEAD:
             return self._patience.head_s
-        most_s = self._patience.body_s
-        return min(most_s + self._body_bytes / _BODY_BYTES_PER_S, most_s * _LONGEST_BODY)
+        return self._patience.allowed_s(self._arrival.body_bytes)
 
     # The end
 

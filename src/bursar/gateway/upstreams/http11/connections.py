@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from bursar.gateway.http.last_head import LastHead
 from bursar.gateway.http.outbox import Outbox
 from bursar.gateway.upstreams.http11.exchanges import Exchange
 from bursar.gateway.upstreams.port import FailureKind, Limits, Timeouts, UpstreamError
@@ -24,7 +25,9 @@ from bursar.gateway.upstreams.port import FailureKind, Limits, Timeouts, Upstrea
 STALE_WITHIN_S = 2.0
 
 _HEADER_OVERHEAD = 32
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"content-encoding"))
+_OK = 200
+_LENGTH = b"content-length"
+_FRAMING = frozenset((_LENGTH, b"transfer-encoding", b"content-encoding"))
 _INFORMATIONAL = frozenset((100, 102, 103))
 _BODYLESS = frozenset((204, 304))
 
@@ -64,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_is_out",
         "_is_paused",
         "_is_used",
+        "_last_head",
         "_limits",
         "_loop",
         "_outbox",
@@ -94,6 +98,8 @@ class Connection(asyncio.Protocol):
         self._is_kept_alive = False
         self._is_head_request = False
         self._head_room = 0
+        # Of good answers: the headers behind a head, all but its length.
+        self._last_head: LastHead[list[tuple[bytes, bytes]]] = LastHead()
         self._quiet = 0
         self.idle_since = 0.0
 
@@ -199,7 +205,13 @@ class Connection(asyncio.Protocol):
             exchange.is_stale = True
             self.fail("closed", "the upstream spoke out of turn", request_sent=False)
             return
+        is_first = not exchange.heard_at
         exchange.heard_at = self._loop.time()
+        if is_first and not self._is_head_request:
+            body = self._last_head.body_of(data)
+            if body is not None:
+                self._take_again(exchange, body)
+                return
         self._quiet += len(data)
         pieces = len(exchange.chunks)
         failure: Exception | None = None
@@ -208,12 +220,27 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             failure = error
         if exchange.is_complete:
-            self._end(exchange, is_reusable=failure is None and self._is_clean())
+            is_reusable = failure is None and self._is_clean()
+            if is_first and is_reusable and exchange.status == _OK and exchange.content_length > 0:
+                self._last_head.remember(data, exchange.content_length, exchange.headers)
+            self._end(exchange, is_reusable=is_reusable)
         elif failure is not None:
             self._fail_parsing(failure)
         else:
             self._keep_bounds(exchange, pieces)
             exchange.wake()
+
+    def _take_again(self, exchange: Exchange, body: bytes) -> None:
+        """Take a whole answer with the head of the one before: the parser need not see it."""
+        length = (_LENGTH, b"%d" % len(body))
+        exchange.headers += [
+            length if header[0] == _LENGTH else header for header in self._last_head.meaning or ()
+        ]
+        exchange.status = _OK
+        exchange.content_length = exchange.buffered = len(body)
+        exchange.chunks.append(body)
+        exchange.is_complete = self._is_kept_alive = True
+        self._end(exchange, is_reusable=self._is_clean())
 
     # httptools: called from within feed_data
 
@@ -324,7 +351,7 @@ def _note_framing(exchange: Exchange, name: bytes, value: bytes) -> None:
     An encoded body is refused too: we asked for none, usage in it cannot be read, and what cannot
     be metered must not be delivered.
     """
-    if name == b"content-length":
+    if name == _LENGTH:
         is_acceptable = exchange.content_length < 0 and value.isdigit() and len(value) <= 18
         if is_acceptable:
             exchange.content_length = int(value)
