@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving import House, serving, until
+from tests.serving import MODEL, House, serving, until
 from tests.upstream_double import Behaviour
 
 
@@ -24,14 +24,14 @@ async def house(sqlite_database_url: str, tmp_path: Path) -> AsyncIterator[House
 
 @pytest.fixture
 async def tasks(monkeypatch: pytest.MonkeyPatch, house: House) -> list[str]:
-    """The names of the coroutines that the gateway has had run as tasks."""
+    """The names of the coroutines that were run as tasks for calls."""
     found: list[str] = []
     loop = asyncio.get_running_loop()
     create = loop.create_task
 
     def watched(steps: Any, **options: Any) -> asyncio.Task[Any]:
         name = getattr(steps, "__qualname__", "")
-        if name.startswith("Gateway."):
+        if name.startswith(("Gateway.", "RequestResponseCycle.")):
             found.append(name)
         return create(steps, **options)
 
@@ -45,6 +45,30 @@ async def test_a_call_of_a_known_key_needs_no_task(house: House, tasks: list[str
     assert tasks == []
     await house.server.worker.settlement.flush()
     assert house.server.metrics.holds_open == 0
+
+
+async def test_a_body_that_comes_behind_its_head_needs_none_either(
+    house: House, tasks: list[str]
+) -> None:
+    message = {"role": "user", "content": "hello there"}
+    body = json.dumps({"model": MODEL, "messages": [message], "max_tokens": 5}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {house.url.removeprefix('http://')}\r\n"
+        f"authorization: Bearer {house.installation.inference_key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    host, port = house.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for _ in range(3):
+        for part in (head.encode(), body[:9], body[9:]):
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        assert json.loads(await reader.readexactly(length))["usage"]["completion_tokens"] > 0
+    writer.close()
+    assert tasks == []
 
 
 async def test_its_refusals_and_streams_have_one(house: House, tasks: list[str]) -> None:

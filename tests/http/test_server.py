@@ -177,6 +177,8 @@ def request(body: bytes, *lines: bytes) -> bytes:
     )
 
 
+LONG = request(b"x" * 70_000)
+
 # What comes behind a first request, packet by packet, and what is served besides that.
 AFTER: dict[str, tuple[list[bytes], list[bytes]]] = {
     "the same": ([POST], [b"{}"]),
@@ -185,6 +187,8 @@ AFTER: dict[str, tuple[list[bytes], list[bytes]]] = {
     "another header twice": ([request(b"1", b"a: b"), request(b"22", b"a: b")], [b"1", b"22"]),
     "in pieces": ([POST[:9], POST[9:-1], POST[-1:]], [b"{}"]),
     "its body later": ([POST[:-2], POST[-2:]], [b"{}"]),
+    "half of its body": ([POST[:-1]], []),
+    "a long body later": ([LONG[:-69_999], LONG[-69_999:], POST], [b"x" * 70_000, b"{}"]),
     "two at once": ([POST + request(b"second")], [b"{}", b"second"]),
     "a line break before it": ([b"\r\n", POST, b"\r\n" + POST], [b"{}", b"{}"]),
     "none": ([request(b"")], [b""]),

@@ -14,7 +14,7 @@ from bursar.gateway.asgi import Headers
 from bursar.gateway.http.outbox import Outbox
 
 # Below uvicorn's high-water mark: reading is not paused, so nothing has to be resumed.
-_SMALL_BODY: Final = 65_000
+SMALL_BODY: Final = 65_000
 
 
 class _Beginning:
@@ -37,7 +37,7 @@ _beginning: Final = _Beginning()
 
 def take_body(cycle: RequestResponseCycle) -> bytes | None:
     """The request's body if it is small and whole already, past the ASGI messages; else None."""
-    if cycle.more_body or cycle.waiting_for_100_continue or len(cycle.body) > _SMALL_BODY:
+    if cycle.more_body or cycle.waiting_for_100_continue or len(cycle.body) > SMALL_BODY:
         return None
     body = bytes(cycle.body)
     cycle.body = bytearray()

@@ -32,7 +32,9 @@ _REASONS: Final = {
 
 
 _HOST: Final = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
-_WATCHED: Final = frozenset((b"host", b"expect", b"transfer-encoding", b"origin"))
+_WATCHED: Final = frozenset(
+    (b"host", b"expect", b"transfer-encoding", b"origin", b"content-length")
+)
 
 
 class Fault(NamedTuple):
@@ -49,17 +51,18 @@ TOO_LARGE: Final = Fault(431, "headers_too_large", "The request's headers are to
 class Heads:
     """The heads that come on one connection, one after the other.
 
-    `expects` says that the caller waits for leave to send the body, `to_page` what an answer says
-    to the web page that asks.
+    `expects` says that the caller waits for leave to send the body, `length` how long that is if
+    this is said beforehand, `to_page` what an answer says to the web page that asks.
     """
 
-    __slots__ = ("_known_host", "_names", "expects", "to_page")
+    __slots__ = ("_known_host", "_names", "expects", "length", "to_page")
 
     def __init__(self, names: Names) -> None:
         self._names = names
         # The last one that was well-formed: a connection mostly names one.
         self._known_host: bytes | None = None
         self.expects = False
+        self.length: int | None = None
         self.to_page: Headers = []
 
     def read(
@@ -71,7 +74,7 @@ class Heads:
             and sum(len(name) + len(value) for name, value in headers) > MOST_HEAD_BYTES
         ):
             return TOO_LARGE
-        self.expects, self.to_page = False, []
+        self.expects, self.length, self.to_page = False, None, []
         hosts: list[bytes] = []
         origins = 0
         for name, value in headers:
@@ -79,6 +82,8 @@ class Heads:
                 continue
             if name == b"host":
                 hosts.append(value)
+            elif name == b"content-length":
+                self.length = int(value)
             elif name == b"origin":
                 origins += 1
                 self.to_page = self._names.answer_to(value) if origins == 1 else []

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from bursar.gateway.asgi import Scope
 from bursar.gateway.http import heads
 from bursar.gateway.http.arrival import Arrival
-from bursar.gateway.http.cork import Cork
+from bursar.gateway.http.cork import SMALL_BODY, Cork
 from bursar.gateway.http.direct import DirectCycle, Serve, Targets, Waiting
 from bursar.gateway.http.heads import Heads
 from bursar.gateway.http.idle import Idle
@@ -108,7 +108,7 @@ class Protocol(HttpToolsProtocol):
                     data = self._without_upgrade() + data[upgrade.args[0] :]
                     continue
             break
-        if self._serve is not None:
+        if self._serve is not None and not self._is_short():
             self._go_the_long_way()
         cycle: RequestResponseCycle | None = self.cycle
         if self._stage or cycle is None or cycle.response_complete:
@@ -261,8 +261,12 @@ class Protocol(HttpToolsProtocol):
             self._waiting.go_on()
             self._waiting = None
 
+    def _is_short(self) -> bool:
+        """Whether the body is known to be small: what is missing of it will not be long either."""
+        return self._heads.length is not None and self._heads.length <= SMALL_BODY
+
     def _go_the_long_way(self) -> None:
-        """The body did not come with the head: waiting for it is what ASGI is made for."""
+        """The body is long, or nobody knows: waiting for it is what ASGI is made for."""
         self._serve, cycle = None, self.cycle
         if self._stage == _BODY:
             self.cycle, self.headers = None, cycle.scope["headers"]
