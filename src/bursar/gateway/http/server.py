@@ -27,7 +27,6 @@ from bursar.gateway.http.patience import Patience
 
 MOST_URL_BYTES: Final = 8_192
 
-
 # Where in a request the next byte stands.
 _BETWEEN, _HEAD, _BODY, _UPGRADE, _OVER = range(5)
 
