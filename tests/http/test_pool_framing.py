@@ -351,6 +351,35 @@ def test_a_head_that_comes_again_is_not_parsed(monkeypatch: pytest.MonkeyPatch) 
     assert wire.owner.ends == [True] * 4
 
 
+def test_an_error_that_comes_again_is_one_again() -> None:
+    wire = Wire()
+    for _ in range(3):
+        wire.arrive(sized(b"no such model").replace(b"200 OK", b"404 Not Found"))
+        assert wire.exchange.status == 404
+        wire.exchange = wire.connection.start(b"request", is_head_request=False)
+
+
+def test_a_body_that_looks_like_the_answer_before_it_is_a_body() -> None:
+    wire = Wire()
+    answer = sized(b"abc")
+    wire.arrive(answer)
+    wire.exchange = wire.connection.start(b"request", is_head_request=False)
+    wire.arrive(OK + b"Content-Length: %d\r\n\r\n" % (5 + len(answer)), b"first", answer)
+    assert finished(wire.exchange.read()) == b"first" + answer
+
+
+def test_an_answer_to_head_has_no_body_behind_another_either() -> None:
+    outcomes = []
+    for is_warm in (False, True):
+        wire = Wire(is_head_request=not is_warm)
+        if is_warm:
+            wire.arrive(sized(b"abc"))
+            wire.exchange = wire.connection.start(b"request", is_head_request=True)
+        wire.arrive(sized(b"abc"))
+        outcomes.append((wire.exchange.buffered, wire.owner.ends[-1]))
+    assert outcomes == [(0, False)] * 2
+
+
 def test_a_body_that_only_the_end_delimits_is_cut_short_by_a_reset() -> None:
     wire = Wire()
     wire.arrive(OK + b"\r\nabc")

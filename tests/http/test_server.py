@@ -99,7 +99,9 @@ async def nowhere(_scope: object, _receive: object, _send: object) -> None:
     raise AssertionError("nothing takes the long way here")
 
 
-def speak(serve: Serve, *, keep_alive_s: int = 5, app: object = nowhere) -> Protocol:
+def speak(
+    serve: Serve, *, keep_alive_s: int = 5, app: object = nowhere, names: Names | None = None
+) -> Protocol:
     """One connection's protocol, on which calls are served by `serve`."""
     options = uvicorn.Config(
         app=cast(Any, app),
@@ -117,7 +119,7 @@ def speak(serve: Serve, *, keep_alive_s: int = 5, app: object = nowhere) -> Prot
         patience=Patience(parting_s=0.01),
         targets={b"/call": serve},
         outbox=Outbox(),
-        names=Names(),
+        names=names or Names(),
     )
 
 
@@ -234,6 +236,59 @@ async def test_a_head_that_comes_again_means_what_it_meant(name: str) -> None:
         # Those of a head that was not parsed are those of the one that was.
         assert (b"host", b"x") in cast(list[Any], headers), body
     assert wire.statuses.count(200) == len(seen)
+
+
+async def test_a_head_within_another_is_not_one_that_comes_again() -> None:
+    def within(protocol: Protocol) -> None:
+        protocol.data_received(b"GET /x HTTP/1.1\r\nhost: x\r\n")
+        protocol.data_received(POST)
+
+    wire = await connect(within)
+    assert wire.statuses == [200, 400]
+
+
+async def test_a_page_may_read_every_answer() -> None:
+    wire, origin = Wire(), b"https://app.example.com"
+
+    def serve(caller: Caller, run: Run) -> None:
+        run(answer(caller))
+
+    async def answer(caller: Caller) -> None:
+        assert caller.answer_at_once(HEAD_LINES, b"{}")
+
+    protocol = speak(serve, names=Names(origins=[origin.decode()]))
+    protocol.connection_made(wire)
+    for _ in range(3):
+        protocol.data_received(request(b"{}", b"origin: " + origin))
+        await asyncio.sleep(0.01)
+    protocol.connection_lost(None)
+    assert wire.statuses == [200] * 3
+    assert wire.sent.count(b"access-control-allow-origin: " + origin) == 3
+
+
+async def test_a_head_that_comes_again_too_early_waits_for_its_turn() -> None:
+    wire, callers = Wire(), list[Caller]()
+
+    def serve(caller: Caller, run: Run) -> None:
+        callers.append(caller)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 202, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    protocol = speak(serve, app=app)
+    protocol.connection_made(wire)
+    protocol.data_received(POST)
+    assert callers[0].answer_at_once(HEAD_LINES, b"{}")
+    protocol.data_received(POST)
+    protocol.data_received(POST)
+    await asyncio.sleep(0.01)
+    assert len(callers) == 2
+    assert wire.statuses == [200]
+    assert callers[1].answer_at_once(HEAD_LINES, b"{}")
+    await asyncio.sleep(0.01)
+    protocol.connection_lost(None)
+    assert wire.statuses == [200, 200, 202]
 
 
 async def test_a_head_that_comes_again_is_not_parsed() -> None:

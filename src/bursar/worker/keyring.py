@@ -120,7 +120,7 @@ class Keyring:
 
     def find(self, secret: bytes) -> Credential | None:
         """The credential of a secret that has been used before; None: `load` it."""
-        return self._known.get(secrets.digest(secret))
+        return self.find_digest(secrets.digest(secret))
 
     def find_digest(self, digest: bytes) -> Credential | None:
         """The same, by the digest of the secret."""
