@@ -48,6 +48,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No test leaves variables to the next one, which would go to its server with its key."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    names = {name for name, _ in before.items() ^ after.items()} - {"PYTEST_CURRENT_TEST"}
+    for name in names:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    assert not names, f"left to the next test: {', '.join(sorted(names))}"
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL for this test process, gone with it, and with no secret left in it."""

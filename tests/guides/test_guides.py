@@ -52,6 +52,7 @@ def test_there_are_guides_with_something_to_run() -> None:
 
 # What a guide waits for comes within seconds; a busy machine is not a failing guide.
 @pytest.mark.timeout(240)
+@pytest.mark.usefixtures("_own_variables")
 @pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
 def test_a_guide_does_what_it_says(
