@@ -26,6 +26,7 @@ import httpx2
 from bursar.service.verify import Difference, verify
 from bursar.store.database import Database
 from bursar.worker.plane import wall_clock_ms
+from tests import descriptors
 from tests.copies import Template
 from tests.live import Installation
 from tests.loads import MODELS, WHOLE, cost
@@ -89,9 +90,8 @@ class Shop:
         return sum(map(float, found))
 
     def open_files(self) -> int:
-        """Its descriptors, but those of connections to the upstream, which are kept for a while."""
-        kept = self.upstream.open_connections
-        return len(list(Path(f"/proc/{self._pid}/fd").iterdir())) - kept
+        """Its descriptors, but those of connections to upstream and database, which are kept."""
+        return descriptors.count(self._pid) - self.upstream.open_connections
 
     def resident_bytes(self) -> int:
         """Its memory."""

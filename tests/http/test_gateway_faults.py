@@ -22,7 +22,7 @@ import pytest_asyncio
 
 from bursar.gateway.http.patience import Patience
 from bursar.store.database import sqlite_url
-from tests import books
+from tests import books, descriptors
 from tests.books import Books
 from tests.serving import MODEL, House, serving, until
 from tests.upstream_double import Behaviour, listening
@@ -243,7 +243,7 @@ async def test_f_38_hundreds_of_callers_that_leave_take_nothing_with_them(
             await asyncio.sleep((number % 7) * 0.004)
             connection.hang_up()
 
-    # The first fifty open what is kept for good, such as connections to the database.
+    # The first fifty open what is kept for good.
     await asyncio.gather(*map(come_and_go, range(50)))
     await quiet(house)
     gc.collect()
@@ -271,13 +271,12 @@ async def quiet(house: House) -> None:
 
 
 def left_over(house: House) -> tuple[int, int]:
-    """Tasks and open files, but for connections to the upstream: those are kept for a while.
+    """Tasks and open files, but for connections to the upstream and the database, which are kept.
 
-    Both of their ends are in this process, and one task.
+    Both ends of those to the upstream are in this process, and one task.
     """
     kept = house.upstream.open_connections
-    files = len(list(Path("/proc/self/fd").iterdir()))
-    return len(asyncio.all_tasks()) - kept, files - 2 * kept
+    return len(asyncio.all_tasks()) - kept, descriptors.count("self") - 2 * kept
 
 
 # Upstreams that are late
