@@ -24,7 +24,7 @@ from bursar.dialects.cerevox import routes as cerevox_routes
 from bursar.dialects.venice import routes as venice_routes
 from bursar.gateway.wire import answers
 from bursar.store.tables import usage_events
-from docs import generate
+from docs.generate import pages as generated
 from tests.tidy.sources import ROOT, Source, called_name, file_names, repository
 
 DOCS = ROOT / "docs"
@@ -159,16 +159,16 @@ def test_a_code_is_answered_with_the_status_that_is_described(code: str) -> None
 # ── Generated parts ─────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("path", generate.page_names(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", generated.page_names(), ids=lambda path: path.name)
 def test_what_is_generated_is_up_to_date(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert generate.render(text) == text, f"run: .venv/bin/{generate.COMMAND}"
+    assert generated.render(text) == text, f"run: .venv/bin/{generated.COMMAND}"
 
 
 def test_every_generated_part_stands_somewhere() -> None:
-    pages = "".join(path.read_text("utf-8") for path in generate.page_names())
-    for name in generate.BLOCKS:
-        assert f"<!-- generated: {name} -->" in pages
+    text = "".join(path.read_text("utf-8") for path in generated.page_names())
+    for name in generated.BLOCKS:
+        assert f"<!-- generated: {name} -->" in text
 
 
 def test_every_setting_metric_and_route_is_described() -> None:
