@@ -39,12 +39,20 @@ settings.register_profile("bursar", deadline=None, print_blob=True)
 settings.load_profile("bursar")
 
 
+_SERVER = pytest.StashKey[PostgresServer]()
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """No test leaves a secret in what it writes."""
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No test leaves a secret in what it writes; one that fails shows what PostgreSQL says."""
     report = yield
     if report.when == "call":
         canaries.check_report(report)
+    server = item.config.stash.get(_SERVER, None)
+    if report.failed and server is not None and "postgres" in item.nodeid:
+        report.sections.append(("PostgreSQL", server.end_of_log()))
     return report
 
 
@@ -64,9 +72,10 @@ def _own_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """One PostgreSQL for this test process, gone with it, and with no secret left in it."""
     with PostgresServer() as server:
+        pytestconfig.stash[_SERVER] = server
         yield server
         server.stop()
         canaries.search(canaries.postgres_files(server.data_folder))

@@ -119,6 +119,10 @@ class PostgresServer:
             "autovacuum_naptime": "5s",
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder),
+            # What a test that fails wants to know; without what was asked about.
+            "log_min_duration_statement": "1s",
+            "log_lock_waits": "on",
+            "log_parameter_max_length": "0",
             "log_timezone": "UTC",
             "timezone": "UTC",
             **(settings or {}),
@@ -149,6 +153,12 @@ class PostgresServer:
         """What the server says."""
         return self._folder / "server.log"
 
+    def end_of_log(self) -> str:
+        """The last of what the server says."""
+        if not self.log_file.exists():
+            return "(it said nothing)"
+        return self.log_file.read_text(errors="replace")[-4000:]
+
     def url(self, database: str = "postgres") -> str:
         """The SQLAlchemy URL of `database`."""
         return f"postgresql+asyncpg://bursar:{self._password}@127.0.0.1:{self.port}/{database}"
@@ -169,7 +179,7 @@ class PostgresServer:
             if self._wait_until_ready(deadline):
                 return
         self.stop()
-        raise PostgresUnavailable(f"PostgreSQL did not start:\n{self._end_of_log()}")
+        raise PostgresUnavailable(f"PostgreSQL did not start:\n{self.end_of_log()}")
 
     def stop(self) -> None:
         """Shut down in order; by force if that takes longer than STOP_TIMEOUT_S."""
@@ -263,7 +273,7 @@ class PostgresServer:
             *("--encoding", "UTF8", "--no-locale", "--no-sync"),
         )
         if made.wait() != 0:
-            raise PostgresUnavailable(f"initdb failed:\n{self._end_of_log()}")
+            raise PostgresUnavailable(f"initdb failed:\n{self.end_of_log()}")
 
     def _copy_primary(self) -> None:
         known = f"host=127.0.0.1 port={self._through} user=bursar password={self._password}"
@@ -273,7 +283,7 @@ class PostgresServer:
             *("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast"),
         )
         if made.wait() != 0:
-            raise PostgresUnavailable(f"pg_basebackup failed:\n{self._end_of_log()}")
+            raise PostgresUnavailable(f"pg_basebackup failed:\n{self.end_of_log()}")
 
     def _arguments(self) -> list[str]:
         settings = {**self._settings, "port": str(self.port)}
@@ -314,11 +324,6 @@ class PostgresServer:
                 return True
             time.sleep(0.02)
         return False
-
-    def _end_of_log(self) -> str:
-        if not self.log_file.exists():
-            return "(it said nothing)"
-        return self.log_file.read_text(errors="replace")[-4000:]
 
 
 def find_binaries() -> Path:
