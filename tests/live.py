@@ -84,6 +84,7 @@ class Process:
             code = self.popen.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.popen.kill()
+            self.popen.wait()
             raise
         for thread in self._threads:
             thread.join()
@@ -188,6 +189,18 @@ class Installation:
         deadline = time.monotonic() + within_s
         while httpx2.get(f"{self.url}/readyz", timeout=5).status_code != 200:
             assert time.monotonic() < deadline, "not ready"
+            time.sleep(0.02)
+
+    def wait_until_heard(self) -> None:
+        """Return once the server has heard, and done, all that was changed before."""
+        began = time.monotonic()
+        silent = re.compile(r"^bursar_ledger_silent_seconds (\S+)$", re.M)
+        while True:
+            asked = time.monotonic()
+            found = silent.search(httpx2.get(f"{self.url}/metrics", timeout=20).text)
+            assert found is not None
+            if asked - float(found[1]) > began:
+                return
             time.sleep(0.02)
 
     def stop(self) -> int:

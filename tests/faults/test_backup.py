@@ -105,6 +105,8 @@ def test_the_last_credit_is_spent_once_in_each_copy_and_never_by_a_lease_of_the_
     made.environment["BURSAR_LEASE_IDLE_S"] = "60"
     made.start()
     key_id, secret = made.make_key(limit_usd=paid_for * loads.EXACT_NANOS / 1e9)
+    # Whoever hears of a new limit gives back what is leased of it.
+    made.wait_until_heard()
     # The key's first call leases more than it needs, and the copy is made with that lease in it.
     first = loads.call_at_once(made.url, secret, 1, model=loads.EXACT)
     assert [call.status for call in first] == [200]

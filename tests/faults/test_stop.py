@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -72,6 +73,15 @@ def test_a_second_signal_ends_requests_at_once_and_still_charges_them(
     made.verify()
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["", "beside a script"])
+def _interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is started ignores Ctrl-C, as what a shell's script starts beside itself; or not."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_a_server_that_is_stopped_while_it_starts_ends_well(made: Installation) -> None:
     for wait_s in (0.3, 0.5, 0.7, 0.8, 0.9, 1.0):
         process = Process(start("serve", **made.environment))

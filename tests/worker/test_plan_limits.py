@@ -18,9 +18,11 @@ from bursar.service import accounts
 from bursar.service.accounts import AccountChange
 from bursar.service.limits import allowances, plans
 from bursar.service.limits.rules import Scope
+from bursar.store import changes
 from bursar.store.database import Database
 from bursar.store.limits.plans import DEFAULT_PLAN_ID
 from tests import soak
+from tests.crowd import until
 from tests.databases import Clock
 from tests.worker.teams import Call, Team, gathered
 from tests.worker.test_limits import DAY_MS, HOUR_MS, WORKERS, admitted, exhaust, pass_time
@@ -52,8 +54,11 @@ async def plan(
 
 
 async def known(team: Team) -> None:
-    """Every worker has heard of all that has happened."""
+    """Return once every worker has heard of all that has happened, and will not hear it later."""
+    async with team.database.read() as tx:
+        newest = await changes.get_last(tx)
     for worker in team.workers:
+        await until(lambda feed=worker.feed: feed._cursor >= newest)  # type: ignore[misc]
         worker.keyring.clear()
 
 

@@ -122,9 +122,13 @@ def _serve(session: Session, found: "Settings") -> None:
 def _stopped_in_order() -> Iterator[None]:
     """Take SIGTERM as asyncio takes Ctrl-C, which undoes what has begun; but for a good end.
 
-    For the time before the server has the signals: Python's own answer would be to drop dead.
+    For the time before the server has the signals: Python's own answer would be to drop dead. That
+    goes for whoever was started with Ctrl-C ignored too, as a shell's script has what it starts
+    beside itself.
     """
     is_told = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def tell(_number: int, _frame: object) -> None:
         nonlocal is_told
