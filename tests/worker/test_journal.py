@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -53,6 +54,24 @@ def test_a_living_workers_journal_is_nobody_elses(tmp_path: Path) -> None:
     assert list(find_dead(tmp_path)) == []
     journal.close(is_settled=False)
     assert replay(tmp_path) == [1]
+
+
+def test_whoever_looks_while_a_worker_begins_does_not_take_it_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, looked = fcntl.flock, []
+
+    def look_first(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        looked.append(list(find_dead(tmp_path)))
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look_first)
+    journal = Journal(tmp_path, 1, born_ms=BORN_MS, max_bytes=PLENTY)
+    assert looked == [[]]
+    assert list(find_dead(tmp_path)) == []
+    journal.close(is_settled=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_journal_is_found_and_knows_its_worker_without_its_lock(tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def written(directory: Path, *, first: int = 1, worker_id: int = 1, born_ms: int
 def cut_power(directory: Path, *, worker_id: int = 1, born_ms: int = 5) -> None:
     """Let the worker have lived in another boot of the machine."""
     lock = Lock(directory / f"{worker_id:08d}.lock")
-    assert lock.acquire()
-    lock.write(Identity(born_ms, "11111111-2222-3333-4444-555555555555"))
+    assert lock.make(Identity(born_ms, "11111111-2222-3333-4444-555555555555"))
     lock.release(remove=False)
 
 

@@ -98,9 +98,8 @@ class Journal:
         self._segment_bytes = segment_bytes
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = Lock(_lock_path(directory, worker_id))
-        if not self._lock.acquire():
+        if not self._lock.make(Identity(born_ms, this_boot())):
             raise RuntimeError(f"worker {worker_id} has a journal that is in use")
-        self._lock.write(Identity(born_ms, this_boot()))
         self._encode = records.encoder()
         self.checkpoints = Checkpoints(_streams_path(directory, worker_id))
         self._made = 0

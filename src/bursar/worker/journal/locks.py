@@ -40,12 +40,32 @@ class Lock:
         self._fd = fd
         return True
 
-    def write(self, identity: Identity) -> None:
-        """Say whose lock this is, to the disk itself; blocks."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _text_of(identity), 0)
-        os.fsync(self._fd)
+    def make(self, identity: Identity) -> bool:
+        """Take the lock of a worker that begins, and say to the disk itself whose it is; blocks.
+
+        False when somebody has it. It has no name before it is locked: whoever finds one that is
+        not takes its worker for dead.
+        """
+        former = Lock(self._path)
+        if self._path.exists() and not former.acquire():
+            return False
+        new = Lock(self._path.with_suffix(".new"))
+        if not new.acquire():
+            former.release(remove=False)
+            return False
+        try:
+            os.ftruncate(new._fd, 0)
+            os.pwrite(new._fd, _text_of(identity), 0)
+            os.fsync(new._fd)
+            new._path.rename(self._path)
+        except OSError:
+            new.release(remove=True)
+            raise
+        finally:
+            former.release(remove=False)
+        self._fd = new._fd
         _sync_folder(self._path.parent)
+        return True
 
     def read(self) -> Identity | None:
         """Whose lock this is; None when it does not say."""
