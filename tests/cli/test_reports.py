@@ -61,7 +61,7 @@ def test_tables_have_a_line_for_each_and_a_bar(owner: Installation, bursar: Burs
     assert len(rows[1][-1]) < 30
     assert _lines(bursar("usage", "--by", "key").stdout, "First inference key")
     assert _lines(bursar("activity").stdout, "sandbox/lorem")
-    assert _lines(bursar("top").stdout, "sandbox/lorem")
+    assert _lines(bursar("top", "--hours", "2").stdout, "sandbox/lorem")
     one = bursar("usage", "--count", "1").stdout
     assert "(others)" in one
     assert "Nothing was used." in bursar("usage", "--model", "gpt-none").stderr
@@ -156,7 +156,7 @@ def test_chat_that_sells_nothing_prints_nothing(
 
 def test_top_and_questions_are_for_a_terminal(owner: Installation, bursar: Bursar) -> None:
     environment = {"BURSAR_BASE_URL": owner.url, "BURSAR_API_KEY": owner.secrets.provisioning_key}
-    with Terminal("top", "--interval", "0.5", **environment) as terminal:
+    with Terminal("top", "--hours", "2", "--interval", "0.5", **environment) as terminal:
         terminal.wait_for("sandbox/lorem")
         terminal.type("\x03")
         assert terminal.wait() == 130

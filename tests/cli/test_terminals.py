@@ -29,7 +29,7 @@ def environment(owner: Installation) -> dict[str, str]:
 # Which of them has colours at all.
 @pytest.mark.parametrize(
     ("command", "is_coloured"),
-    [("usage", True), ("billing", True), ("activity", True), ("top --once", True)]
+    [("usage", True), ("billing", True), ("activity", True), ("top --once --hours 2", True)]
     + [(each, False) for each in ("keys list", "keys show 3", "status", "limits list", "--help")],
 )
 def test_no_command_has_colours_where_no_color_is_set(
@@ -61,6 +61,9 @@ def test_top_says_what_came_since_the_last_look(tmp_path: Path) -> None:
     made = Installation(tmp_path / "data")
     try:
         made.start()
+        with Terminal("top", "--once", **environment(made)) as terminal:
+            assert terminal.wait() == 0, terminal.printed
+        assert "0.00 USD in 0 requests" in terminal.printed
         _call(made)
         with Terminal("top", "--hours", "2", "--interval", "0.5", **environment(made)) as terminal:
             terminal.wait_for("sandbox/echo")

@@ -130,7 +130,7 @@ def _fit_bars(
     if not sys.stdout.isatty():
         return columns, cells
     taken = [
-        max(len(column), *(len(row[place]) for row in cells)) + _PADDING
+        max(map(len, (column, *(row[place] for row in cells)))) + _PADDING
         for place, column in enumerate(columns[:-1])
     ]
     room = make_console().width - sum(taken) - _PADDING - 1
