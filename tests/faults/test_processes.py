@@ -313,5 +313,6 @@ def forge_boot(path: Path) -> None:
     assert lock.acquire()
     identity = lock.read()
     assert identity is not None
-    lock.write(identity._replace(boot_id="another-boot"))
+    lock.release(remove=False)
+    assert lock.make(identity._replace(boot_id="another-boot"))
     lock.release(remove=False)
